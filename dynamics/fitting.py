@@ -1,0 +1,115 @@
+"""Fitting of one ensemble member: minibatches, Adam, early stopping on held-out episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynamics.network import Parameters
+from robots.errors import ConfigurationError, NumericalError
+
+Loss = Callable[[Parameters, Tensor, Tensor], Tensor]
+"""loss(parameters, inputs (n, in), targets (n, out)) -> scalar."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a network is fitted."""
+
+    learning_rate: float = 1e-3
+    """Adam's step."""
+    batch_size: int = 128
+    """Transitions a gradient step."""
+    epochs: int = 40
+    """Passes over the data at most; exactly, where no episode is held out."""
+    largest_updates: int = 2000
+    """Gradient steps a fit at most."""
+    patience: int = 5
+    """Epochs without a better held-out score before the fit stops."""
+    validation_fraction: float = 0.1
+    """Share of episodes that are held out for early stopping."""
+    validation_from: int = 8
+    """First episode that may be held out: the first few are needed whole, and no episode ever changes sides."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_size", "epochs", "largest_updates", "patience", "validation_from"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"FitConfig.{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0.0 <= self.validation_fraction < 1.0:
+            raise ConfigurationError(f"FitConfig.validation_fraction: expected 0 <= fraction < 1, got {self.validation_fraction}")
+
+
+@dataclass(frozen=True)
+class MemberFit:
+    """What the fit of one member did."""
+
+    epochs: int
+    updates: int
+    training_loss: float
+    """Mean over the last epoch's batches."""
+    validation_loss: float
+    """Best held-out score, NaN where nothing was held out."""
+
+
+def make_optimiser(parameters: Parameters, weight_decay: tuple[float, ...], learning_rate: float) -> torch.optim.Adam:
+    """Return Adam over the parameters, with weight decay (an L2 penalty lambda |W|^2 / 2) per layer, on weights only."""
+    groups = []
+    for name, value in parameters.items():
+        decay = weight_decay[int(name.removeprefix("weight"))] if name.startswith("weight") else 0.0
+        groups.append({"params": [value], "weight_decay": decay})
+    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
+
+
+def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, inputs: Tensor, targets: Tensor, rows: Tensor,
+               held_out: tuple[Tensor, Tensor] | None, score: Loss, config: FitConfig, generator: torch.Generator) -> MemberFit:
+    """Fit one member in place to inputs (n, in) and targets (n, out) at `rows` (m,), which may repeat.
+
+    With `held_out` inputs and targets the parameters that `score` best are kept. Raises NumericalError if the loss leaves
+    the numbers; the parameters are then as they were.
+    """
+    start = {name: value.detach().clone() for name, value in parameters.items()}
+    best, best_score, waited, updates, epoch, mean_loss = start, math.inf, 0, 0, 0, math.nan
+    if held_out is not None:
+        with torch.no_grad():
+            best_score = float(score(parameters, *held_out))
+    batches = max(1, round(len(rows) / config.batch_size))
+    for epoch in range(1, config.epochs + 1):  # noqa: B007
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        total = 0.0
+        for batch in order.tensor_split(batches):
+            optimiser.zero_grad(set_to_none=False)
+            value = loss(parameters, inputs[batch], targets[batch])
+            value.backward()
+            optimiser.step()
+            total += value.item()
+        updates += batches
+        mean_loss = total / batches
+        if not math.isfinite(mean_loss):
+            _restore(parameters, start)
+            raise NumericalError(f"fitting left the numbers in epoch {epoch} (loss {mean_loss}); lower the learning rate or look at the data")
+        if held_out is not None:
+            with torch.no_grad():
+                held_out_score = float(score(parameters, *held_out))
+            if held_out_score < best_score:
+                waited = 0
+                best_score = held_out_score
+                best = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+            else:
+                waited += 1
+            if waited >= config.patience:
+                break
+        if updates >= config.largest_updates:
+            break
+    if held_out is not None:
+        _restore(parameters, best)
+    return MemberFit(epoch, updates, mean_loss, best_score if held_out is not None else math.nan)
+
+
+def _restore(parameters: Parameters, values: Parameters) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])

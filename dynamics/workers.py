@@ -1,0 +1,53 @@
+"""Threads that share work in fixed portions, so that a result never depends on how many there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from robots.errors import ConfigurationError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of threads, each of which runs torch on one core.
+
+    Portions are cut by the caller, by size and not by thread count; torch's own threads are switched off in the whole
+    process, because OpenMP cuts sums differently for another number of threads. So one seed gives one result, bit for
+    bit, whatever `threads` is. Torch's kernels release Python's lock, so the threads run side by side.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if threads is None:
+            threads = cores
+        if not 1 <= threads <= cores:
+            raise ConfigurationError(f"threads: expected 1 to {cores}, the cores this process may use, got {threads}")
+        self.threads = threads
+        torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflexarc", initializer=_one_core)
+
+    def map(self, work: Callable[[Item], Result], portions: Sequence[Item]) -> list[Result]:
+        """Return `work` of every portion, in order; the first error of a portion is raised here."""
+        return list(self._pool.map(work, portions))
+
+    def close(self) -> None:
+        """End the threads once their work is done."""
+        self._pool.shutdown()
+
+
+def _one_core() -> None:
+    torch.set_num_threads(1)
+
+
+def portions(count: int, size: int) -> list[slice]:
+    """Return slices that cut `range(count)` into the fewest nearly equal portions of at most `size`."""
+    pieces = -(-count // size)
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,1 @@
+"""What was lived through? Episodes and their store."""

@@ -1,0 +1,1 @@
+"""What do we run? The command line, reports and benchmarks."""

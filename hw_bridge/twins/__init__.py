@@ -1,0 +1,1 @@
+"""Simulated arms behind the vendor's wire protocol; the only part of the bridge that may import sim."""

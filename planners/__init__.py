@@ -1,0 +1,1 @@
+"""What to do, if the model is right? Costs, risk and sampling planners."""

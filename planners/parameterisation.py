@@ -1,0 +1,74 @@
+"""Plans by few numbers: raw sequences, or splines through knots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from robots.errors import ConfigurationError, UnknownNameError
+
+INTERPOLATIONS = ("raw", "zero", "linear", "cubic")
+
+
+@dataclass(frozen=True)
+class Parameterisation:
+    """A linear map from parameters (K, nu) to actions (H, nu).
+
+    'raw': the actions themselves (K = H); 'zero': every knot holds; 'linear', 'cubic': interpolation between knots, the
+    first at the plan's start, the last at its end. Knots lie evenly.
+    """
+
+    horizon: int
+    """H, control periods."""
+    interpolation: str = "raw"
+    knots: int = 6
+    """K for the splines."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ConfigurationError(f"horizon: expected at least 1, got {self.horizon}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UnknownNameError("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.interpolation != "raw" and not 2 <= self.knots <= self.horizon:
+            raise ConfigurationError(f"knots: expected 2 to the horizon ({self.horizon}), got {self.knots}")
+
+    @property
+    def parameters(self) -> int:
+        """K."""
+        return self.horizon if self.interpolation == "raw" else self.knots
+
+    @cached_property
+    def _basis(self) -> np.ndarray:
+        """(H, K)"""
+        if self.interpolation == "raw":
+            return np.eye(self.horizon)
+        if self.interpolation == "zero":
+            owner = np.minimum(np.arange(self.horizon) * self.knots // self.horizon, self.knots - 1)
+            return np.eye(self.knots)[owner]
+        at, knots = np.linspace(0.0, 1.0, self.horizon), np.linspace(0.0, 1.0, self.knots)
+        if self.interpolation == "linear" or self.knots == 2:
+            return np.stack([np.interp(at, knots, unit) for unit in np.eye(self.knots)], axis=1)
+        return CubicSpline(knots, np.eye(self.knots), bc_type="natural")(at)
+
+    @cached_property
+    def _shift(self) -> np.ndarray:
+        """(K, K): the parameters that fit the actions of one period later best, the last action repeated."""
+        later = np.minimum(np.arange(self.horizon) + 1, self.horizon - 1)
+        return np.eye(self.horizon)[later] if self.interpolation == "raw" else np.linalg.pinv(self._basis) @ self._basis[later]
+
+    def actions(self, parameters: Tensor) -> Tensor:
+        """Return actions (..., H, nu) of parameters (..., K, nu)."""
+        if self.interpolation == "raw":
+            return parameters
+        return torch.matmul(torch.as_tensor(self._basis, dtype=parameters.dtype), parameters)
+
+    def shifted(self, parameters: Tensor) -> Tensor:
+        """Return parameters (..., K, nu) moved one control period ahead: the warm start of the next plan."""
+        if self.interpolation == "raw":
+            return torch.cat([parameters[..., 1:, :], parameters[..., -1:, :]], dim=-2)
+        return torch.matmul(torch.as_tensor(self._shift, dtype=parameters.dtype), parameters)

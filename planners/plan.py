@@ -1,0 +1,79 @@
+"""What a planner returns: actions, what they should lead to, and how it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robots.errors import ConfigurationError
+
+
+class PlanStatus(StrEnum):
+    """How planning ended."""
+
+    CONVERGED = "converged"
+    """The planner's own stopping rule was met."""
+    ITERATIONS = "iterations"
+    """All iterations were used, as planned."""
+    DEADLINE = "deadline"
+    """Time ran out; the plan is the best so far."""
+    NO_FINITE_COST = "no finite cost"
+    """Not one sample had a finite cost; there are no actions."""
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """What a person may want to know of a plan."""
+
+    seconds: float
+    """Planning time [s]."""
+    iterations: int
+    samples: int
+    """Candidate plans evaluated."""
+    nonfinite: int
+    """Candidates whose cost was NaN or infinite, and counted as +inf."""
+    effective_samples: float
+    """How many candidates shaped the result: elites, or 1 / sum w^2 for weighted ones."""
+    cost_by_term: dict[str, float] = field(default_factory=dict)
+    """Expected cost of the plan, split into the cost's terms along the horizon and 'terminal'."""
+    active_limits: tuple[bool, ...] = ()
+    """(nu,) True where the first action lies on a limit."""
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """What a planner keeps from one step to the next; it travels inside the plan."""
+
+    mean: Tensor
+    """(K, nu) parameters of the nominal plan: actions, or knots of a spline."""
+    elites: Tensor | None = None
+    """(k, K, nu) good parameters to try again."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan from x0 over H periods of `control_dt` seconds."""
+
+    actions: Tensor | None
+    """(H, nu) commands; None where the status says that there are none."""
+    states: Tensor | None
+    """(H + 1, nx) expected states, from x0 on."""
+    states_std: Tensor | None
+    """(H + 1, nx) spread of the particles about them."""
+    cost: float
+    """Risk-adjusted cost of the plan; +inf without one."""
+    status: PlanStatus
+    report: PlanReport
+    control_dt: float
+    memory: PlanMemory | None = None
+
+    def action_at(self, seconds: float) -> np.ndarray:
+        """Return the command (nu,) float64 that holds `seconds` after the plan's start; the last one holds on after its end."""
+        if self.actions is None:
+            raise ConfigurationError(f"this plan has no actions: {self.status}")
+        step = min(max(int(seconds / self.control_dt + 1e-9), 0), len(self.actions) - 1)
+        return self.actions[step].to(torch.float64).numpy()

@@ -1,0 +1,27 @@
+"""The `Planner` protocol."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from planners.plan import Plan
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """Finds what to do if the model is right. Its memory is the previous plan; nothing is hidden in the planner."""
+
+    horizon: int
+    """H, control periods."""
+
+    def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
+        """Return a plan from state x0 (nx,).
+
+        `previous`: the plan made one control period ago (None: a fresh start). All randomness comes from `generator`.
+        `deadline`: seconds this call may take; when they are over the best plan so far is returned. Samples with a cost that
+        is not finite count as +inf; if none is finite the status says so and there are no actions.
+        """
+        ...

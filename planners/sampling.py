@@ -1,0 +1,152 @@
+"""What every sampling planner shares: sample, evaluate, update, with warm start, clipping, status and report."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from planners.evaluation import PlanEvaluator
+from planners.parameterisation import Parameterisation
+from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from robots.command import CommandSpec
+from robots.errors import ConfigurationError, NonFiniteError, ShapeError
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where a search stands; parameters are (K, nu)."""
+
+    mean: Tensor
+    std: Tensor
+    elites: Tensor | None = None
+    """(k, K, nu) best parameters of the last iteration."""
+    best: Tensor | None = None
+    """(K, nu) best parameters of all iterations."""
+    best_cost: float = float("inf")
+    effective_samples: float = 0.0
+    converged: bool = False
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What every sampling planner is told."""
+
+    horizon: int = 25
+    """H, control periods."""
+    population: int = 200
+    """Candidate plans an iteration."""
+    iterations: int = 3
+    """Rounds of sampling."""
+    interpolation: str = "raw"
+    """Search raw actions, or knots of a 'zero', 'linear' or 'cubic' spline."""
+    knots: int = 6
+    """Knots of the spline."""
+
+    def __post_init__(self) -> None:
+        Parameterisation(self.horizon, self.interpolation, self.knots)
+        if self.population < 2:
+            raise ConfigurationError(f"population: expected at least 2 candidates, got {self.population}")
+        if self.iterations < 1:
+            raise ConfigurationError(f"iterations: expected at least 1, got {self.iterations}")
+
+
+class SamplingPlanner(ABC):
+    """The loop; what is a planner's own is how it begins, samples, updates and picks."""
+
+    acts_on_best = False
+    """True where the best sample is the plan, False where the mean is."""
+
+    def __init__(self, evaluator: PlanEvaluator, command: CommandSpec, control_dt: float, config: SamplingConfig,
+                 explain: bool = True) -> None:
+        self.evaluator, self.config, self.control_dt = evaluator, config, control_dt
+        self.horizon = config.horizon
+        self.parameterisation = Parameterisation(config.horizon, config.interpolation, config.knots)
+        self.lower = torch.as_tensor(command.minimum.copy(), dtype=torch.float32)
+        self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
+        self.half_range = (self.upper - self.lower) / 2
+        self._explain = explain
+        """Whether plans come with expected states and cost by term: one small rollout more."""
+
+    @abstractmethod
+    def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
+        """Return the search about the nominal parameters (K, nu): the previous plan shifted, or the middle of the box."""
+
+    @abstractmethod
+    def sample(self, search: Search, iteration: int, generator: torch.Generator) -> Tensor:
+        """Return candidate parameters (N, K, nu); the loop clips them."""
+
+    @abstractmethod
+    def update(self, search: Search, candidates: Tensor, costs: Tensor, iteration: int) -> Search:
+        """Return the search after candidates (N, K, nu) turned out to cost (N,), at least one of it finite."""
+
+    def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
+        """See `Planner.plan`. The deadline is looked at after every iteration."""
+        started = time.perf_counter()
+        nx = self.evaluator.model.state_space.nx
+        if x0.shape != (nx,):
+            raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
+        x0 = x0.to(torch.float32)
+        if not x0.isfinite().all():
+            raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
+        memory = previous.memory if previous is not None else None
+        nominal = self._clip(self.parameterisation.shifted(memory.mean)) if memory is not None else self._middle()
+        search = self.begin(nominal, previous)
+        samples = nonfinite = iteration = 0
+        status = PlanStatus.ITERATIONS
+        for iteration in range(1, self.config.iterations + 1):
+            candidates = self._clip(self.sample(search, iteration - 1, generator))
+            if iteration == 1 and memory is not None:
+                candidates[0] = nominal
+            actions = self._clip(self.parameterisation.actions(candidates))
+            costs = self.evaluator.costs(x0, actions, generator)
+            finite = costs.isfinite()
+            samples, nonfinite = samples + len(costs), nonfinite + int((~finite).sum())
+            if finite.any():
+                search = self.update(_with_best(search, candidates, costs), candidates, costs, iteration - 1)
+            if search.converged:
+                status = PlanStatus.CONVERGED
+                break
+            if deadline is not None and time.perf_counter() - started > deadline and iteration < self.config.iterations:
+                status = PlanStatus.DEADLINE
+                break
+        return self._finish(x0, search, status, started, iteration, samples, nonfinite)
+
+    def _finish(self, x0: Tensor, search: Search, status: PlanStatus, started: float, iterations: int, samples: int, nonfinite: int) -> Plan:
+        report = PlanReport(0.0, iterations, samples, nonfinite, search.effective_samples)
+        if search.best is None:
+            report = replace(report, seconds=time.perf_counter() - started)
+            return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
+        chosen = search.best if self.acts_on_best else search.mean
+        actions = self._clip(self.parameterisation.actions(chosen))
+        cost, states, spread, terms = search.best_cost, None, None, {}
+        if self._explain:
+            explanation = self.evaluator.explain(x0, actions)
+            states, spread, terms = explanation.states, explanation.states_std, explanation.cost_by_term
+            if not self.acts_on_best:
+                cost = sum(terms.values())
+        on_limit = (actions[0] <= self.lower + 1e-6 * self.half_range) | (actions[0] >= self.upper - 1e-6 * self.half_range)
+        report = replace(report, seconds=time.perf_counter() - started, cost_by_term=terms, active_limits=tuple(on_limit.tolist()))
+        return Plan(actions, states, spread, cost, status, report, self.control_dt, PlanMemory(chosen, search.elites))
+
+    def _clip(self, values: Tensor) -> Tensor:
+        return values.clamp(self.lower, self.upper)
+
+    def _middle(self) -> Tensor:
+        return ((self.lower + self.upper) / 2).expand(self.parameterisation.parameters, -1).clone()
+
+
+def _with_best(search: Search, candidates: Tensor, costs: Tensor) -> Search:
+    cost, index = costs.min(0)
+    if float(cost) < search.best_cost:
+        return replace(search, best=candidates[index].clone(), best_cost=float(cost))
+    return search
+
+
+def best_candidates(candidates: Tensor, costs: Tensor, count: int) -> Tensor:
+    """Return the `count` cheapest candidates (k, K, nu), cheapest first; fewer where fewer costs are finite."""
+    count = min(count, int(costs.isfinite().sum()))
+    return candidates[costs.topk(count, largest=False).indices]

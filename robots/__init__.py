@@ -1,0 +1,1 @@
+"""What is the machine? Specs, observations, commands, limits, kinematics and the error tree."""

@@ -1,0 +1,121 @@
+"""Pictures show the scene, the same twice, and touch neither the physics nor the model."""
+
+import subprocess
+import sys
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+
+from robots.errors import ConfigurationError, UnknownNameError
+from sim.gymnasium_export import make_task_env, register_with_gymnasium
+from sim.rendering import Quality, RenderingUnavailableError, SceneRenderer
+from sim.task import CameraRequest
+from sim.tasks import OWN_TASKS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphics():
+    try:
+        with OWN_TASKS["pendulum"]().robot() as robot:
+            SceneRenderer(robot.model, Quality.TRAINING).close()
+    except RenderingUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", OWN_TASKS)
+def test_every_camera_shows_something_else(name):
+    with OWN_TASKS[name]().robot() as robot:
+        robot.reset(0)
+        pictures = [robot.render(96, 64, camera) for camera in robot.camera_names]
+        assert "front" in robot.camera_names
+        for picture in pictures:
+            assert picture.shape == (64, 96, 3)
+            assert picture.dtype == np.uint8
+            assert picture.std() > 10  # not one colour
+        assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+        assert np.array_equal(robot.render(96, 64), pictures[0])
+
+
+def test_the_sky_is_above_the_floor():
+    with OWN_TASKS["cartpole"]().robot() as robot:
+        robot.reset(0)
+        picture = robot.render(80, 60, "front").astype(int)
+        assert (picture[:5, :, 2] - picture[:5, :, 0]).mean() > (picture[-5:, :, 2] - picture[-5:, :, 0]).mean() + 5
+
+
+def test_requested_cameras_are_in_every_observation_and_follow_the_motion():
+    with OWN_TASKS["half-cheetah"]().robot(CameraRequest(("tracking", "front"), 48, 32)) as robot:
+        first = robot.reset(0)
+        assert [(camera.name, camera.width, camera.height) for camera in robot.spec.cameras] == [("tracking", 48, 32), ("front", 48, 32)]
+        for _ in range(5):
+            last = robot.tick()
+        assert set(first.frames) == {"tracking", "front"}
+        assert last.frames["front"].image.shape == (32, 48, 3)
+        assert (first.frames["front"].sequence, last.frames["front"].sequence) == (0, 5)
+        assert last.frames["front"].captured_ns == last.stamp_ns
+        assert not np.array_equal(first.frames["front"].image, last.frames["front"].image)
+
+
+def test_pictures_change_nothing_and_repeat():
+    with OWN_TASKS["cartpole"]().robot(CameraRequest(("front",))) as seeing, OWN_TASKS["cartpole"]().robot() as blind:
+        before = seeing.model.vis.quality.offsamples, seeing.model.vis.quality.shadowsize
+        seeing.reset(2)
+        blind.reset(2)
+        for _ in range(5):
+            seen = seeing.tick()
+            assert np.array_equal(seeing.render(32, 32), seeing.render(32, 32))
+            assert np.array_equal(seen.q, blind.tick().q)
+        assert (seeing.model.vis.quality.offsamples, seeing.model.vis.quality.shadowsize) == before
+
+
+def test_pretty_pictures_have_shadows_and_may_be_larger_than_the_buffer():
+    with OWN_TASKS["pusher7"]().robot() as robot:
+        robot.reset(0)
+        assert robot.render(800, 600).shape == (600, 800, 3)
+        data = mujoco.MjData(robot.model)
+        mujoco.mj_forward(robot.model, data)
+        pictures = {}
+        for quality in Quality:
+            renderer = SceneRenderer(robot.model, quality)
+            pictures[quality] = renderer.picture(data, 0, 200, 150).astype(int)
+            renderer.close()
+            renderer.close()
+        assert (pictures[Quality.TRAINING] - pictures[Quality.PRETTY]).max(-1).clip(0).mean() > 1  # shadows darken
+
+
+def test_wrong_requests_are_refused():
+    with OWN_TASKS["cartpole"]().robot() as robot:
+        robot.reset(0)
+        with pytest.raises(UnknownNameError, match="tracking"):
+            robot.render(32, 32, "traking")
+        with pytest.raises(ConfigurationError, match="positive size"):
+            robot.render(0, 32)
+
+
+def test_environments_render_arrays():
+    register_with_gymnasium()
+    env = gymnasium.make("reflexarc/pendulum-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (480, 640, 3)
+    env.close()
+    silent = make_task_env("pendulum")
+    silent.reset(seed=0)
+    assert silent.render() is None
+    silent.close()
+
+
+def test_a_backend_that_does_not_start_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "direct3d")
+    with OWN_TASKS["cartpole"]().robot() as robot, pytest.raises(ConfigurationError, match="egl, osmesa"):
+        robot.reset(0)
+        robot.render(8, 8)
+
+
+def test_importing_draws_nothing_and_a_forgotten_renderer_ends_quietly():
+    program = ("import os, sys; before = dict(os.environ); import sim.tasks, sim.rendering; assert dict(os.environ) == before; "
+               "assert 'mujoco.egl' not in sys.modules or os.environ.get('MUJOCO_GL') == 'egl'; "
+               "robot = sim.tasks.OWN_TASKS['cartpole']().robot(); robot.reset(0); robot.render(16, 16)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
