@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynamics.state_space import StateSpace
 from episodes.episode import Episode
-from robots.errors import ShapeError, StoreError
+from robots.errors import NonFiniteError, ShapeError, StoreError
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,17 @@ class TransitionData:
 
     def of_episodes(self, indices: set[int]) -> TransitionData:
         """Return the transitions of those episodes."""
-        keep = torch.tensor([int(e) in indices for e in self.episode], dtype=torch.bool)
+        keep = torch.isin(self.episode, torch.tensor(sorted(indices), dtype=torch.long))
         return TransitionData(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+    def check(self, nx: int, nu: int) -> None:
+        """Raise ShapeError unless states are (nx,) and commands (nu,), NonFiniteError (naming the episode) for NaN or infinity."""
+        if self.x.shape[1] != nx or self.u.shape[1] != nu:
+            raise ShapeError(f"fit: expected states ({nx},) and commands ({nu},), got {tuple(self.x.shape)} and {tuple(self.u.shape)}")
+        for name in ("x", "u", "x_next", "dt", "cost"):
+            bad = ~getattr(self, name).isfinite().reshape(len(self), -1).all(-1)
+            if bad.any():
+                raise NonFiniteError(f"fit: {name} of episode {int(self.episode[bad][0])} holds NaN or infinity; leave that episode out")
 
 
 def transition_data(episodes: Mapping[int, Episode], space: StateSpace) -> TransitionData:

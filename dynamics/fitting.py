@@ -68,45 +68,52 @@ def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, 
                held_out: tuple[Tensor, Tensor] | None, score: Loss, config: FitConfig, generator: torch.Generator) -> MemberFit:
     """Fit one member in place to inputs (n, in) and targets (n, out) at `rows` (m,), which may repeat.
 
-    With `held_out` inputs and targets the parameters that `score` best are kept. Raises NumericalError if the loss leaves
-    the numbers; the parameters are then as they were.
+    With `held_out` inputs and targets the parameters that `score` best are kept. Raises NumericalError if the loss or a
+    parameter leaves the numbers; parameters and optimiser are then spoilt, and the caller puts back what it had.
     """
-    start = {name: value.detach().clone() for name, value in parameters.items()}
-    best, best_score, waited, updates, epoch, mean_loss = start, math.inf, 0, 0, 0, math.nan
+    best: Parameters | None = None
+    best_score, waited, updates, epoch, mean_loss = math.inf, 0, 0, 0, math.nan
     if held_out is not None:
-        with torch.no_grad():
-            best_score = float(score(parameters, *held_out))
+        best, best_score = _copy(parameters), _score(score, parameters, held_out)
     batches = max(1, round(len(rows) / config.batch_size))
-    for epoch in range(1, config.epochs + 1):  # noqa: B007
+    for epoch in range(1, config.epochs + 1):
         order = rows[torch.randperm(len(rows), generator=generator)]
         total = 0.0
-        for batch in order.tensor_split(batches):
+        steps = order.tensor_split(batches)[: config.largest_updates - updates]
+        for batch in steps:
             optimiser.zero_grad(set_to_none=False)
             value = loss(parameters, inputs[batch], targets[batch])
             value.backward()
             optimiser.step()
             total += value.item()
-        updates += batches
-        mean_loss = total / batches
-        if not math.isfinite(mean_loss):
-            _restore(parameters, start)
-            raise NumericalError(f"fitting left the numbers in epoch {epoch} (loss {mean_loss}); lower the learning rate or look at the data")
+        updates += len(steps)
+        mean_loss = total / len(steps)
+        if not math.isfinite(mean_loss) or not all(bool(value.isfinite().all()) for value in parameters.values()):
+            raise NumericalError(f"fitting left the numbers in epoch {epoch} (loss {mean_loss}); lower the learning rate or look at "
+                                 "the data")
         if held_out is not None:
-            with torch.no_grad():
-                held_out_score = float(score(parameters, *held_out))
+            held_out_score = _score(score, parameters, held_out)
             if held_out_score < best_score:
-                waited = 0
-                best_score = held_out_score
-                best = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+                best, best_score, waited = _copy(parameters), held_out_score, 0
             else:
                 waited += 1
             if waited >= config.patience:
                 break
         if updates >= config.largest_updates:
             break
-    if held_out is not None:
+    if best is not None:
         _restore(parameters, best)
     return MemberFit(epoch, updates, mean_loss, best_score if held_out is not None else math.nan)
+
+
+def _score(score: Loss, parameters: Parameters, held_out: tuple[Tensor, Tensor]) -> float:
+    with torch.no_grad():
+        value = float(score(parameters, *held_out))
+    return value if math.isfinite(value) else math.inf
+
+
+def _copy(parameters: Parameters) -> Parameters:
+    return {name: value.detach().clone() for name, value in parameters.items()}
 
 
 def _restore(parameters: Parameters, values: Parameters) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynamics.checkpoint import check_tensors
 from dynamics.dataset import TransitionData
 from dynamics.fitting import MemberFit
 from dynamics.forward import FoldedNetwork, feature_columns, input_width
@@ -16,7 +17,7 @@ from dynamics.model import Prediction
 from dynamics.neural_ensemble import FitReport, ensemble_prediction, per_nominal_period
 from dynamics.state_space import StateSpace
 from dynamics.workers import Workers
-from robots.errors import ConfigurationError, NonFiniteError
+from robots.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,11 @@ class LinearModel:
         self._std = torch.ones(state_space.no, dtype=torch.float64)
 
     def fit(self, data: TransitionData, workers: Workers | None = None, progress: Callable[[MemberFit], None] | None = None) -> FitReport:
-        """Solve the ridge regression over all transitions; NonFiniteError if the data hold NaN."""
+        """Solve the ridge regression over all transitions; NonFiniteError (naming the episode) if the data hold NaN."""
         started = time.perf_counter()
+        data.check(self.state_space.nx, self.nu)
         targets = per_nominal_period(self.state_space, self.state_space.target(data.x, data.x_next), data.dt, self.control_dt)
         inputs = self._inputs(data.x, data.u)
-        if not (inputs.isfinite().all() and targets.isfinite().all()):
-            raise NonFiniteError("fit: the transitions hold NaN or infinity; leave that episode out")
         gram = inputs.T @ inputs
         penalty = self.config.ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
         self._coefficients = torch.linalg.solve(gram + penalty, inputs.T @ targets)
@@ -94,7 +94,8 @@ class LinearModel:
         return {"coefficients": self._coefficients.clone(), "std": self._std.clone(), "fits": torch.tensor(self.fits)}
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` returned."""
+        """Take over what `tensors` returned; ShapeError names the first tensor that is missing, unknown or of another shape."""
+        check_tensors(state, self.tensors())
         self._coefficients, self._std, self.fits = state["coefficients"].clone(), state["std"].clone(), int(state["fits"])
 
     def _inputs(self, x: Tensor, u: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ class ModelMetrics:
 
 
 @torch.no_grad()
-def evaluate_model(model: EnsembleModel, x: Tensor, u: Tensor, *, k_steps: tuple[int, ...] = (1, 5, 10, 25), starts: int = 20) -> ModelMetrics:
+def evaluate_model(model: EnsembleModel, x: Tensor, u: Tensor, *, k_steps: tuple[int, ...] = (1, 5, 10, 25),
+                   starts: int = 20) -> ModelMetrics:
     """Return the metrics of `model` on one episode of states x (T + 1, nx) and applied commands u (T, nu)."""
     space = model.state_space
     states, following = x[:-1], x[1:]

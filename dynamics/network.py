@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ def new_network(widths: tuple[int, ...], generator: torch.Generator) -> Paramete
     Weights are normal with sigma = 1 / (2 sqrt(fan_in)), truncated at two sigma; biases are zero (Chua et al. 2018, released code).
     """
     parameters: Parameters = {}
-    for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
         weight = torch.empty(fan_in, fan_out)
         sigma = 1.0 / (2.0 * math.sqrt(fan_in))
         torch.nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma, generator=generator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData, bootstrap_counts
 from dynamics.fitting import FitConfig, MemberFit, fit_member, make_optimiser
 from dynamics.forward import FoldedNetwork, feature_columns, input_width
@@ -19,7 +19,7 @@ from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
 from dynamics.workers import Workers
 from episodes.split import split_by_episode
-from robots.errors import ConfigurationError, NonFiniteError, ShapeError
+from robots.errors import ConfigurationError, NumericalError
 
 VARIANCE_BOUND_PENALTY = 0.01
 """Weight of sum(lmax) - sum(lmin) in the loss (Chua et al. 2018)."""
@@ -106,16 +106,31 @@ class NeuralEnsemble:
     def fit(self, data: TransitionData, workers: Workers, progress: Callable[[MemberFit], None] | None = None) -> FitReport:
         """Fit to all transitions, from the weights of the last fit, and say how it went.
 
-        Raises NonFiniteError for NaN in the data (naming the episode) and NumericalError where the fit diverges.
+        Raises NonFiniteError for NaN in the data (naming the episode) and NumericalError where the fit diverges; the model
+        is then as it was.
         """
         started = time.perf_counter()
+        data.check(self.state_space.nx, self.nu)
+        before = self.tensors()
+        try:
+            reports, used, held_out = self._fit_members(data, workers, progress)
+        except NumericalError:
+            self.load_tensors(before)
+            raise
+        self.fits += 1
+        return FitReport(tuple(reports), used, tuple(sorted(held_out)), time.perf_counter() - started)
+
+    def _fit_members(self, data: TransitionData, workers: Workers,
+                     progress: Callable[[MemberFit], None] | None) -> tuple[list[MemberFit], int, set[int]]:
+        """Fit all members and return what each did, how many transitions they learned from, and the held-out episodes."""
         config = self.config.fit
-        self._check(data)
         episodes = sorted(set(data.episode.tolist()))
         held_out: set[int] = set()
         later = [index for index in episodes if index >= config.validation_from]
         if later and config.validation_fraction > 0:
             held_out = set(split_by_episode(later, config.validation_fraction, self.seed)[1])
+        if len(held_out) == len(episodes):
+            held_out = set()
         training = data.of_episodes(set(episodes) - held_out)
         inputs, targets = self._features(training), self._targets(training)
         self._inputs = Normaliser.fit(inputs)
@@ -139,20 +154,18 @@ class NeuralEnsemble:
                 progress(report)
             return report
 
-        reports = workers.map(fit_one, range(self.members))
-        self.fits += 1
-        return FitReport(tuple(reports), len(training), tuple(sorted(held_out)), time.perf_counter() - started)
+        return workers.map(fit_one, range(self.members)), len(training), held_out
 
     def paired_outputs(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return each member's output mean and variance (E, n, no) in its own states x (E, n, nx); differentiable in x and u."""
         inputs = self._inputs.normalise(torch.cat([self.state_space.features(x), u], dim=-1))
-        raw = forward(stack(self._members), inputs)  # (E, n, no or 2 no)
+        weights = {name: value.detach() for name, value in stack(self._members).items()}
+        raw = forward(weights, inputs)  # (E, n, no or 2 no)
         no = self.state_space.no
         mean = self._outputs.denormalise(raw[..., :no])
         if not self.config.probabilistic:
             return mean, torch.zeros_like(mean)
-        bounds = stack([{name: m[name] for name in ("variance_min", "variance_max")} for m in self._members])
-        log_variance = bounded_log_variance(raw[..., no:], bounds["variance_min"], bounds["variance_max"])
+        log_variance = bounded_log_variance(raw[..., no:], weights["variance_min"], weights["variance_max"])
         return mean, log_variance.exp() * self._outputs.std.square()
 
     def member_outputs(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,46 +214,25 @@ class NeuralEnsemble:
         """Return everything a refit or a prediction depends on, by name: weights, normalisers, Adam's moments."""
         state = {"input_mean": self._inputs.mean, "input_std": self._inputs.std,
                  "output_mean": self._outputs.mean, "output_std": self._outputs.std, "fits": torch.tensor(self.fits)}
+        state = {name: value.clone() for name, value in state.items()}
         for i, (parameters, optimiser) in enumerate(zip(self._members, self._optimisers, strict=True)):
-            for name, value in parameters.items():
-                state[f"member{i}.{name}"] = value.detach()
-                state |= {f"member{i}.{name}.{key}": moment for key, moment in optimiser.state.get(value, {}).items()}
-        return {name: value.contiguous().clone() for name, value in state.items()}
+            state |= network_tensors(parameters, optimiser, f"member{i}.")
+        return state
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` returned; ShapeError names the first tensor that is missing or of another shape."""
-        def take(name: str, like: Tensor) -> Tensor:
-            if name not in state or state[name].shape != like.shape:
-                got = tuple(state[name].shape) if name in state else "nothing"
-                raise ShapeError(f"checkpoint: expected {name!r} of shape {tuple(like.shape)}, got {got}; it belongs to another configuration")
-            return state[name].clone()
-
-        self._inputs = Normaliser(take("input_mean", self._inputs.mean), take("input_std", self._inputs.std))
-        self._outputs = Normaliser(take("output_mean", self._outputs.mean), take("output_std", self._outputs.std))
-        self.fits = int(take("fits", torch.tensor(0)))
+        """Take over what `tensors` returned; ShapeError names the first tensor that is missing, unknown or of another shape."""
+        check_tensors(state, self.tensors())
+        self._inputs = Normaliser(state["input_mean"].clone(), state["input_std"].clone())
+        self._outputs = Normaliser(state["output_mean"].clone(), state["output_std"].clone())
+        self.fits = int(state["fits"])
         for i, (parameters, optimiser) in enumerate(zip(self._members, self._optimisers, strict=True)):
-            for name, value in parameters.items():
-                with torch.no_grad():
-                    value.copy_(take(f"member{i}.{name}", value))
-                prefix = f"member{i}.{name}."
-                moments = {key.removeprefix(prefix): moment.clone() for key, moment in state.items() if key.startswith(prefix)}
-                if moments:
-                    optimiser.state[value] = moments
+            load_network(state, parameters, optimiser, f"member{i}.")
 
     def _features(self, data: TransitionData) -> Tensor:
         return torch.cat([self.state_space.features(data.x), data.u], dim=-1)
 
     def _targets(self, data: TransitionData) -> Tensor:
         return per_nominal_period(self.state_space, self.state_space.target(data.x, data.x_next), data.dt, self.control_dt)
-
-    def _check(self, data: TransitionData) -> None:
-        if data.x.shape[1] != self.state_space.nx or data.u.shape[1] != self.nu:
-            raise ShapeError(f"fit: expected states ({self.state_space.nx},) and commands ({self.nu},), "
-                             f"got {tuple(data.x.shape)} and {tuple(data.u.shape)}")
-        for name in ("x", "u", "x_next", "dt"):
-            bad = ~getattr(data, name).isfinite().reshape(len(data), -1).all(-1)
-            if bad.any():
-                raise NonFiniteError(f"fit: {name} of episode {int(data.episode[bad][0])} holds NaN or infinity; leave that episode out")
 
     def _likelihood(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
         """Twice the mean negative log-likelihood, without its constant: mean[(mu - y)^2 exp(-l) + l]."""
@@ -274,8 +266,3 @@ def per_nominal_period(space: StateSpace, targets: Tensor, dt: Tensor, control_d
 def ensemble_prediction(space: StateSpace, x: Tensor, mean: Tensor, variance: Tensor) -> Prediction:
     """Return the prediction of members' output means and variances (E, ..., no) in states x (..., nx)."""
     return Prediction(space.advance(x, mean.mean(0)), variance.mean(0).sqrt(), mean.std(0, correction=0))
-
-
-def log_likelihood_constant(no: int) -> float:
-    """Return the constant that `mean[(mu - y)^2 exp(-l) + l]` leaves out, per output."""
-    return 0.5 * no * math.log(2 * math.pi)

@@ -113,7 +113,7 @@ class MomentMatching(Propagation):
         space = forward.network.state_space
         moved = forward.x.clone()
         dx = space.difference(start.expand_as(moved), moved)  # (P, N, ndx) about one particle, so that angles do not wrap
-        mean, std = dx.mean(0), dx.std(0, correction=0)
+        mean, std = dx.mean(0), dx.std(0)  # unbiased: the bias of few particles would grow at every step
         again = torch.zeros_like(dx)
         again[..., space.output_tangents] = normal[particles:].expand(particles, dx.shape[1], -1)
         forward.x.copy_(space.integrate(start.expand_as(moved), mean + std * again))

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData
 from dynamics.fitting import FitConfig, MemberFit, fit_member, make_optimiser
 from dynamics.network import Parameters, forward, new_network
 from dynamics.neural_ensemble import member_seed
 from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
-from robots.errors import ConfigurationError, NonFiniteError
+from robots.errors import ConfigurationError, NumericalError
 
 
 @dataclass(frozen=True)
@@ -55,50 +56,50 @@ class RewardModel:
         return self.state_space.nx + self.state_space.nf + self.nu
 
     def fit(self, data: TransitionData) -> MemberFit:
-        """Fit to all transitions, from the weights of the last fit; NonFiniteError if a reward is not finite."""
-        if not data.cost.isfinite().all():
-            raise NonFiniteError("fit: the rewards hold NaN or infinity; leave that episode out")
+        """Fit to all transitions, from the weights of the last fit.
+
+        Raises NonFiniteError for NaN in the data (naming the episode) and NumericalError where the fit diverges; the model
+        is then as it was.
+        """
+        data.check(self.state_space.nx, self.nu)
+        before = self.tensors()
         inputs, reward = self._raw(data.x, data.u), -data.cost.unsqueeze(-1)
         self._inputs, self._reward = Normaliser.fit(inputs), Normaliser.fit(reward)
         self.sees_endings = bool(data.terminal.any())
         targets = torch.cat([self._reward.normalise(reward.float()), data.terminal.float().unsqueeze(-1)], dim=-1)
         generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, 0))
-        report = fit_member(self._network, self._optimiser, self._loss, self._inputs.normalise(inputs.float()), targets,
-                            torch.arange(len(data)), None, self._loss, self.config.fit, generator)
+        try:
+            report = fit_member(self._network, self._optimiser, self._loss, self._inputs.normalise(inputs.float()), targets,
+                                torch.arange(len(data)), None, self._loss, self.config.fit, generator)
+        except NumericalError:
+            self.load_tensors(before)
+            raise
         self.fits += 1
         return report
 
-    @torch.no_grad()
     def predict(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the reward (...,) and the probability (...,) that the episode ends, for u (..., nu) in x (..., nx)."""
-        output = forward(self._network, self._inputs.normalise(self._raw(x, u)))
-        return self._reward.denormalise(output[..., :1])[..., 0], torch.sigmoid(output[..., 1])
+        """Return the reward (...,) and the probability (...,) that the episode ends, for u (..., nu) in x (..., nx).
 
-    def differentiable_reward(self, x: Tensor, u: Tensor) -> Tensor:
-        """Return the reward (...,) with gradients to x and u."""
-        output = forward(self._network, self._inputs.normalise(self._raw(x, u)))
-        return self._reward.denormalise(output[..., :1])[..., 0]
+        Differentiable in x and u; the weights count as constants, so that no graph is built for them.
+        """
+        weights = {name: value.detach() for name, value in self._network.items()}
+        output = forward(weights, self._inputs.normalise(self._raw(x, u).float()))
+        reward = self._reward.denormalise(output[..., :1])[..., 0]
+        return reward.to(x.dtype), torch.sigmoid(output[..., 1]).to(x.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything a refit or a prediction depends on, by name."""
         state = {"input_mean": self._inputs.mean, "input_std": self._inputs.std, "reward_mean": self._reward.mean,
                  "reward_std": self._reward.std, "fits": torch.tensor(self.fits), "sees_endings": torch.tensor(self.sees_endings)}
-        for name, value in self._network.items():
-            state[name] = value.detach()
-            state |= {f"{name}.{key}": moment for key, moment in self._optimiser.state.get(value, {}).items()}
-        return {name: value.contiguous().clone() for name, value in state.items()}
+        return {name: value.clone() for name, value in state.items()} | network_tensors(self._network, self._optimiser)
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` returned."""
+        """Take over what `tensors` returned; ShapeError names the first tensor that is missing, unknown or of another shape."""
+        check_tensors(state, self.tensors())
         self._inputs = Normaliser(state["input_mean"].clone(), state["input_std"].clone())
         self._reward = Normaliser(state["reward_mean"].clone(), state["reward_std"].clone())
         self.fits, self.sees_endings = int(state["fits"]), bool(state["sees_endings"])
-        for name, value in self._network.items():
-            with torch.no_grad():
-                value.copy_(state[name])
-            moments = {key.removeprefix(f"{name}."): m.clone() for key, m in state.items() if key.startswith(f"{name}.")}
-            if moments:
-                self._optimiser.state[value] = moments
+        load_network(state, self._network, self._optimiser)
 
     def _raw(self, x: Tensor, u: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1])

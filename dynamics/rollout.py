@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from dynamics.forward import Forward
+from dynamics.forward import FoldedNetwork, Forward
 from dynamics.model import DynamicsModel, EnsembleModel
 from dynamics.propagation import Propagation, RolloutNoise
 from robots.errors import ShapeError
 
 
 class Rollouts:
-    """Rollouts of up to `candidates` open-loop plans through a snapshot of a model, with buffers allocated once."""
+    """Rollouts of `candidates` open-loop plans through a snapshot of a model, with buffers allocated once."""
 
-    def __init__(self, model: EnsembleModel, propagation: Propagation, particles: int, candidates: int) -> None:
+    def __init__(self, model: EnsembleModel, propagation: Propagation, particles: int, candidates: int,
+                 network: FoldedNetwork | None = None) -> None:
+        """`network`: a snapshot `model.folded()` that several rollouts share; None takes one."""
         propagation.check(particles, model.members)
-        self._forward = Forward(model.folded(), particles, candidates)
+        self._forward = Forward(model.folded() if network is None else network, particles, candidates)
         self._propagation = propagation
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
     LINEAR = "linear"
     ANGLE = "angle"
-    """Angles [rad]; differences are wrapped to (-pi, pi], a model sees sine and cosine."""
+    """Angles [rad]; differences are wrapped to [-pi, pi], a model sees sine and cosine."""
     QUATERNION = "quaternion"
     """One unit quaternion wxyz, four entries; its tangent is a rotation vector [rad], a model sees the rotation matrix."""
 
@@ -58,6 +58,8 @@ class Channel:
         if not self.indices or len(self.names) != len(self.indices):
             raise ConfigurationError(f"channel of {self.source!r}: expected one name for each of at least one index, "
                                      f"got {len(self.names)} names and {len(self.indices)} indices")
+        if min(self.indices) < 0:
+            raise ConfigurationError(f"channel of {self.source!r}: expected indices of at least 0, got {self.indices}")
         if self.kind is Kind.QUATERNION and len(self.indices) != 4:
             raise ConfigurationError(f"channel of {self.source!r}: a quaternion has four entries, got {len(self.indices)}")
         if self.kind is Kind.QUATERNION and self.target is Target.ABSOLUTE:
@@ -187,7 +189,7 @@ class StateSpace:
 
     def advance(self, x: Tensor, output: Tensor) -> Tensor:
         """Return the next state (..., nx) from x (..., nx) and a model's output (..., no): the inverse of `target`."""
-        x, output = _broadcast_leading(x, output)
+        x, output = _broadcast_leading(x, output.to(x.dtype))
         dx = output.new_zeros(*output.shape[:-1], self.ndx)
         dx[..., self.output_tangents] = output
         y = self.integrate(x, dx)
@@ -229,7 +231,7 @@ def _broadcast_leading(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def wrap_angle(angle: Tensor) -> Tensor:
     """Return `angle` [rad] wrapped to [-pi, pi]."""
-    return torch.remainder(angle + torch.pi, 2 * torch.pi) - torch.pi
+    return angle - 2 * torch.pi * torch.round(angle / (2 * torch.pi))
 
 
 def quaternion_conjugate(q: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -34,8 +35,14 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflexarc", initializer=_one_core)
 
     def map(self, work: Callable[[Item], Result], portions: Sequence[Item]) -> list[Result]:
-        """Return `work` of every portion, in order; the first error of a portion is raised here."""
-        return list(self._pool.map(work, portions))
+        """Return `work` of every portion, in order; the first error of a portion is raised here, once all have ended."""
+        futures = [self._pool.submit(work, portion) for portion in portions]
+        try:
+            wait(futures)
+        finally:
+            for future in futures:
+                future.cancel()
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         """End the threads once their work is done."""
@@ -50,4 +57,4 @@ def portions(count: int, size: int) -> list[slice]:
     """Return slices that cut `range(count)` into the fewest nearly equal portions of at most `size`."""
     pieces = -(-count // size)
     edges = [count * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(a, b) for a, b in pairwise(edges)]

@@ -22,7 +22,7 @@ class CEMConfig(SamplingConfig):
     momentum: float = 0.1
     """Share of the old mean and variance that stays."""
     smallest_variance: float = 1e-3
-    """Stop when the largest variance is below this [command units squared]."""
+    """Stop when the largest variance is below this, in squares of half the command range."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,4 +52,4 @@ class CEM(SamplingPlanner):
         mean = keep * search.mean + (1 - keep) * elites.mean(0)
         variance = keep * search.std.square() + (1 - keep) * elites.var(0, correction=0)
         return replace(search, mean=mean, std=variance.sqrt(), elites=elites, effective_samples=float(len(elites)),
-                       converged=bool(variance.max() < self.config.smallest_variance))
+                       converged=bool((variance / self.half_range.square()).max() < self.config.smallest_variance))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import torch
 from torch import Tensor
 
+from dynamics.forward import FoldedNetwork
 from dynamics.model import EnsembleModel
 from dynamics.propagation import Propagation, RolloutNoise, make_propagation
 from dynamics.rollout import Rollouts
@@ -16,6 +16,9 @@ from dynamics.workers import Workers, portions
 from planners.cost import Cost
 from planners.risk import make_risk
 from robots.errors import ConfigurationError
+
+LARGEST_SIZES = 12
+"""Portion sizes whose buffers are kept from one evaluation to the next."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,18 @@ class PlanEvaluator:
 
     def __init__(self, model: EnsembleModel, cost: Cost, config: EvaluationConfig, workers: Workers) -> None:
         self.model, self.cost, self.config = model, cost, config
-        self._workers = workers
+        self.workers = workers
         self._propagation: Propagation = make_propagation(config.propagation)
         self._propagation.check(config.particles, model.members)
         self._risk = make_risk(config.risk)
         self._portion = max(1, config.rows_per_portion // config.particles)
-        self._free: dict[int, SimpleQueue[Rollouts]] = {}
+        self._network: FoldedNetwork | None = None
+        self._free: dict[int, list[Rollouts]] = {}
+        """Buffers that no thread is using, by the number of candidates; the size used last is the last."""
 
     def refresh(self) -> None:
         """Take a new snapshot of the model's weights before the next evaluation."""
-        self._free.clear()
+        self._network, self._free = None, {}
 
     @torch.no_grad()
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -76,33 +81,38 @@ class PlanEvaluator:
         noise = self._propagation.noise(horizon, self.config.particles, count, self.model.state_space.no, generator,
                                         self.config.common_random_numbers)
         pieces = portions(count, self._portion)
-        for size in {piece.stop - piece.start for piece in pieces}:
-            self._provide(size, sum(piece.stop - piece.start == size for piece in pieces))
+        self._prepare({piece.stop - piece.start for piece in pieces})
 
         def evaluate(piece: slice) -> Tensor:
-            return self._risk(self._particle_costs(x0, actions[piece], noise.candidates(piece)))
+            particle_costs = self._particle_costs(x0, actions[piece], noise.candidates(piece))
+            # a risk measure may overlook a particle that diverged (the mean of the worst does not see -inf)
+            return torch.where(particle_costs.isfinite().all(0), self._risk(particle_costs), torch.inf)
 
-        costs = torch.cat(self._workers.map(evaluate, pieces))
-        return torch.where(costs.isfinite(), costs, torch.full_like(costs, torch.inf))
+        costs = torch.cat(self.workers.map(evaluate, pieces))
+        return torch.where(costs.isfinite(), costs, torch.inf)
 
     @torch.no_grad()
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:
-        """Return what the plan actions (H, nu) is expected to do and pay, by term, without model noise."""
+        """Return what the plan actions (H, nu) is expected to do and pay, by term: the mean over the particles, without model noise."""
         noise = self._propagation.noise(len(actions), self.config.particles, 1, self.model.state_space.no, None, True)
-        self._provide(1, 1)
+        self._prepare({1})
 
         def follow(_: None) -> Tensor:
             states = [x0.expand(self.config.particles, -1)]
             self._run(x0, actions.unsqueeze(0), noise, lambda t, x: states.append(x[:, 0].clone()))
             return torch.stack(states)  # (H + 1, P, nx)
 
-        states = self._workers.map(follow, [None])[0]
+        states = self.workers.map(follow, [None])[0]
         charged = self.cost.terms(states[:-1], actions.unsqueeze(1))
-        by_term = {name: float(value.expand(states.shape[:-1]).mean(1).sum() if value.dim() < 2 else value.mean(1).sum())
-                   for name, value in charged.items()}
-        by_term["terminal"] = float(self.cost.terminal(states[-1]).mean())
+        weight = torch.ones(len(states), states.shape[1])  # (H + 1, P) probability that the episode still goes on
+        survival = self.cost.survival(states[:-1], actions.unsqueeze(1))
+        if survival is not None:
+            weight[1:] = survival.cumprod(0)
+        by_term = {name: float((weight[:-1] * value).mean(1).sum()) for name, value in charged.items()}
+        by_term["terminal"] = float((weight[-1] * self.cost.terminal(states[-1])).mean())
         return Explanation(states.mean(1), states.std(1, correction=0), by_term)
 
+    @torch.no_grad()  # here again: the caller's setting does not hold in the workers' threads
     def _particle_costs(self, x0: Tensor, actions: Tensor, noise: RolloutNoise) -> Tensor:
         """Return costs (P, n) of every particle of plans actions (n, H, nu)."""
         horizon = actions.shape[1]
@@ -124,17 +134,21 @@ class PlanEvaluator:
         return total
 
     def _run(self, x0: Tensor, actions: Tensor, noise: RolloutNoise, visit: Callable[[int, Tensor], None]) -> None:
-        free = self._free[actions.shape[0]]
-        rollouts = free.get()
+        size = actions.shape[0]
+        free = self._free[size]
         try:
-            for t, x in enumerate(rollouts.states(x0, actions, noise)):
-                visit(t, x)
-        finally:
-            free.put(rollouts)
+            rollouts = free.pop()
+        except IndexError:
+            rollouts = Rollouts(self.model, self._propagation, self.config.particles, size, self._network)
+        for t, x in enumerate(rollouts.states(x0, actions, noise)):
+            visit(t, x)
+        free.append(rollouts)
 
-    def _provide(self, size: int, pieces: int) -> None:
-        """Have buffers for portions of `size` candidates ready, one for each thread that may need them."""
-        if size not in self._free:
-            self._free[size] = SimpleQueue()
-            for _ in range(min(pieces, self._workers.threads)):
-                self._free[size].put(Rollouts(self.model, self._propagation, self.config.particles, size))
+    def _prepare(self, sizes: set[int]) -> None:
+        """Have a snapshot of the model, and places for the buffers of portions of these sizes; forget those not used for long."""
+        if self._network is None:
+            self._network = self.model.folded()
+        for size in sizes:
+            self._free[size] = self._free.pop(size, [])
+        while len(self._free) > LARGEST_SIZES + len(sizes):
+            del self._free[next(iter(self._free))]

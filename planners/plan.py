@@ -65,7 +65,8 @@ class Plan:
     states_std: Tensor | None
     """(H + 1, nx) spread of the particles about them."""
     cost: float
-    """Risk-adjusted cost of the plan; +inf without one."""
+    """Cost of the plan, +inf without one: the risk-adjusted cost of the sample that it is, or where it is a mean of samples, the
+    sum of `report.cost_by_term`."""
     status: PlanStatus
     report: PlanReport
     control_dt: float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from planners.evaluation import PlanEvaluator
+from planners.evaluation import Explanation, PlanEvaluator
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
 from robots.command import CommandSpec
@@ -60,16 +61,13 @@ class SamplingPlanner(ABC):
     acts_on_best = False
     """True where the best sample is the plan, False where the mean is."""
 
-    def __init__(self, evaluator: PlanEvaluator, command: CommandSpec, control_dt: float, config: SamplingConfig,
-                 explain: bool = True) -> None:
+    def __init__(self, evaluator: PlanEvaluator, command: CommandSpec, control_dt: float, config: SamplingConfig) -> None:
         self.evaluator, self.config, self.control_dt = evaluator, config, control_dt
         self.horizon = config.horizon
         self.parameterisation = Parameterisation(config.horizon, config.interpolation, config.knots)
         self.lower = torch.as_tensor(command.minimum.copy(), dtype=torch.float32)
         self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
         self.half_range = (self.upper - self.lower) / 2
-        self._explain = explain
-        """Whether plans come with expected states and cost by term: one small rollout more."""
 
     @abstractmethod
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
@@ -93,6 +91,10 @@ class SamplingPlanner(ABC):
         if not x0.isfinite().all():
             raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
         memory = previous.memory if previous is not None else None
+        expected = (self.parameterisation.parameters, len(self.lower))
+        if memory is not None and memory.mean.shape != expected:
+            raise ShapeError(f"previous: expected a plan of {expected} parameters, got {tuple(memory.mean.shape)}; "
+                             "it was made by another planner")
         nominal = self._clip(self.parameterisation.shifted(memory.mean)) if memory is not None else self._middle()
         search = self.begin(nominal, previous)
         samples = nonfinite = iteration = 0
@@ -115,22 +117,30 @@ class SamplingPlanner(ABC):
                 break
         return self._finish(x0, search, status, started, iteration, samples, nonfinite)
 
-    def _finish(self, x0: Tensor, search: Search, status: PlanStatus, started: float, iterations: int, samples: int, nonfinite: int) -> Plan:
+    def _finish(self, x0: Tensor, search: Search, status: PlanStatus, started: float, iterations: int, samples: int,
+                nonfinite: int) -> Plan:
         report = PlanReport(0.0, iterations, samples, nonfinite, search.effective_samples)
         if search.best is None:
             report = replace(report, seconds=time.perf_counter() - started)
             return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
-        chosen = search.best if self.acts_on_best else search.mean
-        actions = self._clip(self.parameterisation.actions(chosen))
-        cost, states, spread, terms = search.best_cost, None, None, {}
-        if self._explain:
-            explanation = self.evaluator.explain(x0, actions)
-            states, spread, terms = explanation.states, explanation.states_std, explanation.cost_by_term
-            if not self.acts_on_best:
-                cost = sum(terms.values())
+        chosen, actions, expected, cost = self._choose(x0, search)
         on_limit = (actions[0] <= self.lower + 1e-6 * self.half_range) | (actions[0] >= self.upper - 1e-6 * self.half_range)
-        report = replace(report, seconds=time.perf_counter() - started, cost_by_term=terms, active_limits=tuple(on_limit.tolist()))
-        return Plan(actions, states, spread, cost, status, report, self.control_dt, PlanMemory(chosen, search.elites))
+        report = replace(report, seconds=time.perf_counter() - started, cost_by_term=expected.cost_by_term,
+                         active_limits=tuple(on_limit.tolist()))
+        memory = PlanMemory(chosen, search.elites)
+        return Plan(actions, expected.states, expected.states_std, cost, status, report, self.control_dt, memory)
+
+    def _choose(self, x0: Tensor, search: Search) -> tuple[Tensor, Tensor, Explanation, float]:
+        """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
+        if not self.acts_on_best:
+            actions = self._clip(self.parameterisation.actions(search.mean))
+            expected = self.evaluator.explain(x0, actions)
+            cost = sum(expected.cost_by_term.values())
+            if math.isfinite(cost):
+                return search.mean, actions, expected, cost
+        # also where the mean of finite samples has no finite cost itself
+        actions = self._clip(self.parameterisation.actions(search.best))
+        return search.best, actions, self.evaluator.explain(x0, actions), search.best_cost
 
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(self.lower, self.upper)

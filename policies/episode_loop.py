@@ -114,7 +114,8 @@ def _observe(source: EpisodeSource, observation: Observation, recording: Recordi
     recording.x.append(source.state_space.state(observation))
 
 
-def _charge(cost: Cost | None, x: np.ndarray, u: np.ndarray, x_next: np.ndarray, observation: Observation) -> tuple[float, dict[str, float]]:
+def _charge(cost: Cost | None, x: np.ndarray, u: np.ndarray, x_next: np.ndarray,
+            observation: Observation) -> tuple[float, dict[str, float]]:
     """Return the cost of a lived period and its terms."""
     if cost is None:
         if observation.reward is None:

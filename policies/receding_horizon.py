@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -39,12 +40,12 @@ class RecedingHorizonPolicy:
 
     def reset(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
-        self.plan, self._age = None, 0
+        self.plan, self.plan_seconds, self._age = None, None, 0
 
     def act(self, observation: Observation) -> Command:
         """Return the command; NumericalError if not one candidate has a finite cost."""
         self.plan_seconds = None
-        if self.plan is None or self._age >= self._replan_every:
+        if self.plan is None or self.plan.actions is None or self._age >= self._replan_every:
             started = time.perf_counter()
             if self.before_plan is not None:
                 self.before_plan()
@@ -60,14 +61,17 @@ class RecedingHorizonPolicy:
         return Command(self._command.mode, self._command.clip(action))
 
     def _warm_start(self) -> Plan | None:
-        """Return the last plan as if it had been made one period ago."""
+        """Return the last plan as if it had been made one period ago, as `Planner.plan` expects it; None where it is spent."""
         plan = self.plan
-        if plan is None or plan.memory is None or self._replan_every == self.planner.horizon:
+        if plan is None or plan.memory is None or self._age >= self.planner.horizon > 1:
             return None
-        shift = getattr(self.planner, "parameterisation", None)
+        if self._age == 1:
+            return plan
+        parameterisation = getattr(self.planner, "parameterisation", None)
+        if parameterisation is None:
+            return None
+        mean, elites = plan.memory.mean, plan.memory.elites
         for _ in range(self._age - 1):
-            memory = plan.memory
-            elites = None if memory.elites is None else shift.shifted(memory.elites)
-            plan = Plan(plan.actions, None, None, plan.cost, plan.status, plan.report, plan.control_dt,
-                        PlanMemory(shift.shifted(memory.mean), elites))
-        return plan
+            mean = parameterisation.shifted(mean)
+            elites = None if elites is None else parameterisation.shifted(elites)
+        return replace(plan, states=None, states_std=None, memory=PlanMemory(mean, elites))

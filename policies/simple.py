@@ -57,6 +57,8 @@ class ScriptedPolicy:
 def playback(command: CommandSpec, values: np.ndarray, control_dt: float) -> ScriptedPolicy:
     """Return a policy that plays commands values (T, nu), one a period of control_dt [s]; the last one holds on."""
     values = checked_array("playback's commands", values, (None, command.nu))
+    if len(values) == 0:
+        raise ConfigurationError("playback: expected at least one command, got none")
 
     def script(seconds: float, observation: Observation) -> np.ndarray:
         return values[min(round(seconds / control_dt), len(values) - 1)]

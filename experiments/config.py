@@ -1,0 +1,172 @@
+"""The whole configuration of a learning run, and the settings that suit each task."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field, replace
+
+from dynamics.catalog import MODELS, model_members
+from dynamics.fitting import FitConfig
+from dynamics.neural_ensemble import EnsembleConfig
+from dynamics.propagation import make_propagation
+from dynamics.reward import RewardConfig
+from planners.catalog import PLANNERS, planner_config_type
+from planners.cem import CEMConfig
+from planners.evaluation import EvaluationConfig
+from planners.icem import ICEMConfig
+from planners.mppi import MPPIConfig
+from planners.sampling import SamplingConfig
+from policies.model_based import ALGORITHMS, LearningConfig
+from policies.policy_search import PolicySearchConfig
+from robots.errors import ConfigurationError, UnknownNameError, VersionError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run."""
+
+    task: str = "cartpole"
+    """Task by name, as `reflexarc list` shows it."""
+    seed: int = 0
+    """Seed of everything random."""
+    algorithm: str = "1.5"
+    """Model-based RL 0.5, 1.0, 1.5 or 2.0."""
+    model: str = "probabilistic-ensemble"
+    """Dynamics model by name."""
+    planner: str = "icem"
+    """Planner by name."""
+    mode: str | None = None
+    """Command mode; None: the robot's default."""
+    learning: LearningConfig = LearningConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+    reward: RewardConfig = RewardConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SamplingConfig = field(default_factory=ICEMConfig)
+    policy_search: PolicySearchConfig = PolicySearchConfig()
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise UnknownNameError("algorithm", self.algorithm, ALGORITHMS)
+        if self.model not in MODELS:
+            raise UnknownNameError("dynamics model", self.model, MODELS)
+        expected = planner_config_type(self.planner)
+        if type(self.search) is not expected:
+            raise ConfigurationError(f"planner {self.planner!r} takes a {expected.__name__}, got a {type(self.search).__name__}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigurationError(f"seed: expected 0 <= seed < 2^32, got {self.seed}")
+        if self.learning.replan_every > self.search.horizon:
+            raise ConfigurationError(f"replan_every: expected at most the horizon ({self.search.horizon}), "
+                                     f"got {self.learning.replan_every}")
+        make_propagation(self.evaluation.propagation).check(self.evaluation.particles, model_members(self.model, self.ensemble))
+
+
+_FIT = FitConfig(batch_size=64, epochs=100, largest_updates=1200)
+_CARTPOLE = RunConfig(
+    task="cartpole",
+    learning=LearningConfig(trials=12, episode_steps=200),
+    ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=_FIT),
+    search=ICEMConfig(horizon=25, population=120, iterations=3, elites=12, beta=1.0),
+)
+_ARM = RunConfig(
+    learning=LearningConfig(trials=15, episode_steps=150),
+    ensemble=EnsembleConfig(hidden=(200, 200, 200), fit=FitConfig(batch_size=128, epochs=60, largest_updates=1500)),
+    search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=2.0),
+)
+
+SETTINGS: dict[str, RunConfig] = {
+    "cartpole": _CARTPOLE,
+    "pendulum": replace(_CARTPOLE, task="pendulum", learning=LearningConfig(trials=8, episode_steps=200)),
+    "reacher7": replace(_ARM, task="reacher7"),
+    "pusher7": replace(_ARM, task="pusher7"),
+    "half-cheetah": replace(
+        _ARM, task="half-cheetah", learning=LearningConfig(trials=20, episode_steps=1000),
+        ensemble=EnsembleConfig(hidden=(200, 200, 200, 200), weight_decay=(2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+                                fit=FitConfig(batch_size=256, epochs=40, largest_updates=3000)),
+        search=ICEMConfig(horizon=30, population=120, iterations=3, elites=12, beta=0.25)),
+}
+"""Settings that were tried, by task; `settings_for` fills in the rest by kind of robot."""
+
+
+def settings_for(task: str, episode_steps: int) -> RunConfig:
+    """Return the settings of `task`, or sensible ones for a task that nobody has tuned."""
+    if task in SETTINGS:
+        return SETTINGS[task]
+    general = RunConfig(
+        task=task,
+        learning=LearningConfig(trials=12, random_trials=2, episode_steps=episode_steps),
+        ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=FitConfig(batch_size=128, epochs=60, largest_updates=1500)),
+        reward=RewardConfig(fit=FitConfig(batch_size=128, epochs=60, largest_updates=3000)),
+        search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=1.0),
+    )
+    if task.startswith("bullet:"):
+        return replace(general, learning=LearningConfig(trials=12, episode_steps=episode_steps), search=replace(general.search, beta=2.0))
+    return general
+
+
+_SEARCHES: dict[str, type[SamplingConfig]] = {kind.__name__: kind for kind in (SamplingConfig, CEMConfig, ICEMConfig, MPPIConfig)}
+
+
+def with_planner(config: RunConfig, planner: str) -> RunConfig:
+    """Return `config` with another planner that keeps what the two have in common (horizon, population, ...)."""
+    if planner not in PLANNERS:
+        raise UnknownNameError("planner", planner, PLANNERS)
+    kind = planner_config_type(planner)
+    shared = {f.name: getattr(config.search, f.name) for f in dataclasses.fields(kind) if hasattr(config.search, f.name)}
+    if kind is MPPIConfig:
+        shared.pop("effective_samples", None)
+    return replace(config, planner=planner, search=kind(**shared))
+
+
+def to_json(config: object) -> object:
+    """Return a configuration as plain JSON values."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_json(value) for value in config]
+    return config
+
+
+def run_config_from_json(values: dict) -> RunConfig:
+    """Return the configuration that `to_json` described.
+
+    Raises VersionError if an entry is missing, not known or of another type: it was written by another version.
+    """
+    try:
+        search = _SEARCHES[planner_config_type(values["planner"]).__name__]
+        return typing.cast(RunConfig, _read(RunConfig, values, {"search": search}, "config"))
+    except KeyError as error:
+        raise VersionError(f"config: the entry {error} is missing; it was written by another version of Reflexarc") from error
+
+
+def _read(kind: type, values: object, overrides: dict[str, type], where: str) -> object:
+    if not isinstance(values, dict):
+        raise VersionError(f"{where}: expected a table of settings, got {type(values).__name__}; "
+                           "it was written by another version of Reflexarc")
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in dataclasses.fields(kind)}
+    if set(values) != known:
+        differing = sorted(set(values) ^ known)
+        raise VersionError(f"{where}: the entries {differing} are not the same as in this version of Reflexarc; "
+                           "the run was written by another one")
+    read = {}
+    for name, value in values.items():
+        read[name] = _value(overrides.get(name, hints[name]), value, f"{where}.{name}")
+    return kind(**read)
+
+
+def _value(hint: object, value: object, where: str) -> object:
+    if dataclasses.is_dataclass(hint):
+        return _read(typing.cast(type, hint), value, {}, where)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_value(typing.get_args(hint)[0], item, where) for item in value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    raise VersionError(f"{where}: expected {hint}, got {value!r}; the run was written by another version of Reflexarc, or edited")
