@@ -91,7 +91,7 @@ class LinearModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything a prediction depends on, by name."""
-        return {"coefficients": self._coefficients.clone(), "std": self._std.clone(), "fits": torch.tensor(self.fits)}
+        return {"coefficients": self._coefficients.contiguous().clone(), "std": self._std.clone(), "fits": torch.tensor(self.fits)}
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` returned; ShapeError names the first tensor that is missing, unknown or of another shape."""

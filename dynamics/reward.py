@@ -45,10 +45,16 @@ class RewardModel:
         self.fits = 0
         self.sees_endings = False
         """True once an episode ended for good in the data."""
+        self._scale = 0.0
         self._inputs, self._reward = Normaliser.identity(self._width), Normaliser.identity(1)
         generator = torch.Generator().manual_seed(seed)
         self._network = new_network((self._width, *config.hidden, 2), generator)
         self._optimiser = make_optimiser(self._network, (config.weight_decay,) * (len(config.hidden) + 1), config.fit.learning_rate)
+
+    @property
+    def reward_scale(self) -> float:
+        """Root mean square of the rewards it was fitted to; 0 before the first fit."""
+        return self._scale
 
     @property
     def _width(self) -> int:
@@ -65,6 +71,7 @@ class RewardModel:
         before = self.tensors()
         inputs, reward = self._raw(data.x, data.u), -data.cost.unsqueeze(-1)
         self._inputs, self._reward = Normaliser.fit(inputs), Normaliser.fit(reward)
+        self._scale = float(reward.square().mean().sqrt())
         self.sees_endings = bool(data.terminal.any())
         targets = torch.cat([self._reward.normalise(reward.float()), data.terminal.float().unsqueeze(-1)], dim=-1)
         generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, 0))
@@ -90,7 +97,8 @@ class RewardModel:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything a refit or a prediction depends on, by name."""
         state = {"input_mean": self._inputs.mean, "input_std": self._inputs.std, "reward_mean": self._reward.mean,
-                 "reward_std": self._reward.std, "fits": torch.tensor(self.fits), "sees_endings": torch.tensor(self.sees_endings)}
+                 "reward_std": self._reward.std, "fits": torch.tensor(self.fits), "sees_endings": torch.tensor(self.sees_endings),
+                 "reward_scale": torch.tensor(self._scale, dtype=torch.float64)}
         return {name: value.clone() for name, value in state.items()} | network_tensors(self._network, self._optimiser)
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
@@ -99,6 +107,7 @@ class RewardModel:
         self._inputs = Normaliser(state["input_mean"].clone(), state["input_std"].clone())
         self._reward = Normaliser(state["reward_mean"].clone(), state["reward_std"].clone())
         self.fits, self.sees_endings = int(state["fits"]), bool(state["sees_endings"])
+        self._scale = float(state["reward_scale"])
         load_network(state, self._network, self._optimiser)
 
     def _raw(self, x: Tensor, u: Tensor) -> Tensor:

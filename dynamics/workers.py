@@ -25,14 +25,9 @@ class Workers:
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if threads is None:
-            threads = cores
-        if not 1 <= threads <= cores:
-            raise ConfigurationError(f"threads: expected 1 to {cores}, the cores this process may use, got {threads}")
-        self.threads = threads
+        self.threads = checked_threads(threads)
         torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reflexarc", initializer=_one_core)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="reflexarc", initializer=_one_core)
 
     def map(self, work: Callable[[Item], Result], portions: Sequence[Item]) -> list[Result]:
         """Return `work` of every portion, in order; the first error of a portion is raised here, once all have ended."""
@@ -47,6 +42,16 @@ class Workers:
     def close(self) -> None:
         """End the threads once their work is done."""
         self._pool.shutdown()
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return `threads`, or all cores for None; ConfigurationError for less than one or more than this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads is None:
+        return cores
+    if not 1 <= threads <= cores:
+        raise ConfigurationError(f"threads: expected 1 to {cores}, the cores this process may use, got {threads}")
+    return threads
 
 
 def _one_core() -> None:

@@ -17,7 +17,6 @@ from planners.learned_cost import LearnedCost
 from policies.episode_loop import EpisodeSource
 from policies.model_based import Learner, LearningListener
 from policies.neural_policy import NeuralPolicy
-from robots.command import CommandMode
 from sim.catalog import make_task
 from sim.task import Task
 
@@ -43,11 +42,11 @@ def build_run(config: RunConfig, store: EpisodeStore, listener: LearningListener
     task = make_task(config.task)
     workers = Workers(threads)
     robot = task.robot()
-    command = robot.spec.command(CommandMode(config.mode) if config.mode is not None else None)
+    command = robot.spec.command(config.mode)
     space, control_dt = task.state_space, robot.spec.control_dt
     model = make_model(config.model, space, command.nu, control_dt, config.ensemble, config.seed)
     reward_model = RewardModel(space, command.nu, config.reward, config.seed) if task.cost is None else None
-    cost = task.cost if task.cost is not None else LearnedCost(reward_model)
+    cost = task.cost if task.cost is not None else LearnedCost(reward_model, command)
     evaluator = PlanEvaluator(model, cost, config.evaluation, workers)
     planner = make_planner(config.planner, evaluator, command, control_dt, config.search)
     policy = NeuralPolicy(space, command, config.policy_search.hidden, config.seed) if config.algorithm == "2.0" else None

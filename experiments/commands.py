@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 
+from dynamics.workers import checked_threads
 from experiments.config import RunConfig, settings_for, with_planner
 from experiments.evaluate import evaluate, print_evaluation
 from experiments.learn import learn, new_run
@@ -76,6 +77,10 @@ def _override(config: Config, **values: object) -> Config:
 def learn_command(options: Learn) -> int:
     """Start a run and learn."""
     config = run_config(options)
+    checked_threads(options.threads)
+    if config.mode is not None:
+        with make_task(config.task).robot() as robot:
+            robot.spec.command(config.mode)
     run = new_run(config, options.runs, options.name)
     return _learn_and_report(run, options.threads, options.report)
 

@@ -96,8 +96,8 @@ def settings_for(task: str, episode_steps: int) -> RunConfig:
     general = RunConfig(
         task=task,
         learning=LearningConfig(trials=12, random_trials=2, episode_steps=episode_steps),
-        ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=FitConfig(batch_size=128, epochs=60, largest_updates=1500)),
-        reward=RewardConfig(fit=FitConfig(batch_size=128, epochs=60, largest_updates=3000)),
+        ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=FitConfig(batch_size=64, epochs=200, largest_updates=1500)),
+        reward=RewardConfig(fit=FitConfig(batch_size=64, epochs=200, largest_updates=2500)),
         search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=1.0),
     )
     if task.startswith("bullet:"):

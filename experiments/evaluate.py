@@ -23,7 +23,6 @@ from policies.model_based import Learner
 from policies.policy import Policy
 from policies.simple import RandomPolicy
 from policies.trial import TrialRecord
-from robots.command import CommandMode
 from robots.errors import ConfigurationError, StoreError
 from sim.catalog import make_task
 
@@ -69,7 +68,7 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
     store = EpisodeStore(keep) if keep is not None else None
     if policy == "random":
         with task.robot() as robot:
-            command = robot.spec.command(CommandMode(mode) if mode is not None else None)
+            command = robot.spec.command(mode)
             source = EpisodeSource(robot, task.state_space, command, task.cost, task.name)
             lived = _live(source, RandomPolicy(command), "random", None, episodes, steps or task.episode_steps, seed, console)
     else:

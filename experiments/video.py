@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -16,8 +17,8 @@ from robots.command import Command, CommandMode
 from robots.errors import ConfigurationError, ReflexarcError, StoreError
 from sim.task import Task
 
-LARGEST_FRAMES = 250
-"""Pictures a video has at most: software rendering takes about 50 ms for one, so a long episode is filmed at fewer a second."""
+LARGEST_FRAMES = 200
+"""Pictures a video has at most: software rendering takes 50 ms and more for one, so a long episode is filmed at fewer a second."""
 _CAMERAS = ("tracking", "front")
 """Cameras in the order of preference; a robot without them is filmed by its first one."""
 
@@ -51,7 +52,8 @@ def replay_video(task: Task, episode: Episode, path: Path, *, width: int = 640, 
         raise StoreError(f"{path}: the video could not be written ({error.strerror or error}); make room or write the report "
                          "without videos") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
     return path
 
 
@@ -96,8 +98,8 @@ def _difference(task: Task, episode: Episode, period: int, state: np.ndarray) ->
         return f"the episode of trial {episode.metadata.trial} has {episode.x.shape[1]} state entries; {task.name!r} has {len(state)}"
     entry = int(np.flatnonzero(state != episode.x[period])[0])
     return (f"the episode of trial {episode.metadata.trial} does not replay: after {period} control periods "
-            f"{episode.state_names[entry]} is {state[entry]!r}, recorded is {episode.x[period, entry]!r}. It was lived on another machine or "
-            "by another version, or the file was edited")
+            f"{episode.state_names[entry]} is {state[entry]!r}, recorded is {episode.x[period, entry]!r}. It was lived on another "
+            "machine or by another version, or the file was edited")
 
 
 def _write_video(path: Path, pictures: Iterator[np.ndarray], rate: Fraction, width: int, height: int, title: str | None) -> None:

@@ -46,6 +46,10 @@ class Cost(ABC):
         """
         return None
 
+    def charge(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return `running` and `survival` together: a learned cost computes both at once."""
+        return self.running(x, u), self.survival(x, u)
+
 
 def _sum(terms: dict[str, Tensor]) -> Tensor:
     first, *others = terms.values()

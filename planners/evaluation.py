@@ -33,7 +33,7 @@ class EvaluationConfig:
     """All candidates meet the same noise: they are compared under equal luck, so that far fewer particles rank as well."""
     risk: str = "mean"
     """mean, worst, cvar:SHARE or exponential:THETA over the particles."""
-    rows_per_portion: int = 640
+    rows_per_portion: int = 320
     """Particles x candidates that one thread rolls out at a time; part of the result's arithmetic, the thread count is not."""
 
     def __post_init__(self) -> None:
@@ -119,16 +119,18 @@ class PlanEvaluator:
         total = torch.zeros(self.config.particles, actions.shape[0])
         first = actions[:, 0]
         at_start = x0.expand(1, actions.shape[0], -1)
-        total += self.cost.running(at_start, first)
-        alive = self.cost.survival(at_start, first)
+        charged, alive = self.cost.charge(at_start, first)
+        total += charged
 
         def charge(t: int, x: Tensor) -> None:
             nonlocal alive
-            last = t + 1 == horizon
-            value = self.cost.terminal(x) if last else self.cost.running(x, actions[:, t + 1])
-            total.add_(value if alive is None else alive * value)
-            if alive is not None and not last:
-                alive = alive * self.cost.survival(x, actions[:, t + 1])
+            if t + 1 == horizon:
+                charged, goes_on = self.cost.terminal(x), None
+            else:
+                charged, goes_on = self.cost.charge(x, actions[:, t + 1])
+            total.add_(charged if alive is None else alive * charged)
+            if alive is not None and goes_on is not None:
+                alive = alive * goes_on
 
         self._run(x0, actions, noise, charge)
         return total

@@ -71,9 +71,8 @@ def _imagined_cost(policy: NeuralPolicy, model: NeuralEnsemble | LinearModel, co
     space, total, alive = model.state_space, torch.zeros(x.shape[:-1]), None
     for _ in range(horizon):
         u = policy.action(x)
-        charged = cost.running(x, u)
+        charged, goes_on = cost.charge(x, u)
         total = total + (charged if alive is None else alive * charged)
-        goes_on = cost.survival(x, u)
         if goes_on is not None:
             alive = goes_on if alive is None else alive * goes_on
         mean, variance = model.paired_outputs(x, u)

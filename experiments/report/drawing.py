@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 import matplotlib
@@ -21,6 +21,7 @@ SERIES = tuple(f"#0000f{i}" for i in range(8))
 
 _VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", CARD: "--card", WARN: "--warn",
               **{colour: f"--series-{i}" for i, colour in enumerate(SERIES)}}
+_LABEL_SIZE = 10.5
 _SVG_SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "reflexarc", "path.simplify": True}
 
 
@@ -32,7 +33,7 @@ class Key:
     colour: str
     """One of the stand-ins."""
     style: str = "line"
-    """'line', 'dashed', 'area', 'faint', 'dot' or 'ring'."""
+    """'line', 'broad', 'dashed', 'area', 'faint', 'dot' or 'ring'."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,6 @@ class Plot:
     legend: tuple[Key, ...] = ()
     note: str = ""
     """Plain text below the figure."""
-    wide: bool = field(default=False)
-    """True where it wants the whole width of the page."""
 
 
 def css_colour(colour: str) -> str:
@@ -56,21 +55,21 @@ def css_colour(colour: str) -> str:
     return f"var({_VARIABLES[colour]})"
 
 
-def new_axes(x_label: str, y_label: str = "", width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
+def new_axes(x_label: str, y_label: str = "", width: float = 420, height: float = 240) -> tuple[Figure, Axes]:
     """Return a figure of `width` x `height` [CSS pixel] and its axes, in the report's style."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     figure.patch.set_alpha(0.0)
     axes = figure.add_subplot()
     style_axes(axes)
-    axes.set_xlabel(x_label, color=MUTED, fontsize=10.5)
-    axes.set_ylabel(y_label, color=MUTED, fontsize=10.5)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=_LABEL_SIZE)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=_LABEL_SIZE, labelpad=8)
     return figure, axes
 
 
 def style_axes(axes: Axes) -> None:
     """Give `axes` the report's style: a quiet grid, no box."""
     axes.patch.set_alpha(0.0)
-    axes.tick_params(colors=MUTED, labelsize=10, length=0, pad=5)
+    axes.tick_params(colors=MUTED, labelsize=_LABEL_SIZE, length=0, pad=5)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.grid(True, axis="y", color=GRID, linewidth=1)
@@ -85,7 +84,7 @@ def plain_log_axis(axes: Axes) -> None:
     low, high = axes.get_ylim()
     crowded = high / low > 30
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: "" if crowded or f"{value:e}"[0] not in "25" else f"{value:g}"))
-    axes.tick_params(which="minor", colors=MUTED, labelsize=10, length=0, pad=5)
+    axes.tick_params(which="minor", colors=MUTED, labelsize=_LABEL_SIZE, length=0, pad=5)
 
 
 def short(name: str, length: int = 26) -> str:
@@ -113,7 +112,8 @@ def to_svg(plot: Plot, number: int) -> str:
     prefix = f"figure{number}-"
     inner = inner.replace(' id="', f' id="{prefix}').replace("url(#", f"url(#{prefix}").replace('href="#', f'href="#{prefix}')
     return (f'<svg viewBox="{box[1]}" role="img" aria-labelledby="{prefix}title {prefix}description">'
-            f'<title id="{prefix}title">{escape(plot.title)}</title><desc id="{prefix}description">{escape(plot.description)}</desc>{inner}')
+            f'<title id="{prefix}title">{escape(plot.title)}</title>'
+            f'<desc id="{prefix}description">{escape(plot.description)}</desc>{inner}')
 
 
 def series_colours(names: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from episodes.episode import Episode
-from experiments.report.drawing import CARD, INK, MUTED, SERIES, WARN, Key, Plot, new_axes, plain_log_axis, series_colours, short, style_axes
+from experiments.report.drawing import (
+    CARD,
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    WARN,
+    Key,
+    Plot,
+    new_axes,
+    plain_log_axis,
+    series_colours,
+    short,
+    style_axes,
+)
 from experiments.report.material import Material
 from experiments.report.numbers import count, number
 from policies.trial import TrialRecord
@@ -20,7 +34,7 @@ _LARGEST_TERMS = 7
 def learning_curve(material: Material) -> Plot:
     """Return over trials, lived one and the best so far; the upper axis counts control periods."""
     records = material.records
-    figure, axes = new_axes("trial", "return", width=620, height=330)
+    figure, axes = new_axes("trial", "return", width=500, height=290)
     trials, returns = np.array([r.trial for r in records]), np.array([r.total_return for r in records], dtype=float)
     best = np.maximum.accumulate(np.where(np.isfinite(returns), returns, -np.inf))
     by_model = np.array([r.model_version is not None for r in records])
@@ -40,11 +54,11 @@ def learning_curve(material: Material) -> Plot:
     upper.set_xlim(axes.get_xlim())
     shown = np.unique(np.linspace(0, len(trials) - 1, min(7, len(trials))).round().astype(int))
     upper.set_xticks(trials[shown], [f"{material.steps_lived[i]:,}".replace(",", "\u202f") for i in shown])
-    upper.set_xlabel("control periods lived by the end of the trial", color=MUTED, fontsize=10.5)
+    upper.set_xlabel("control periods lived by the end of the trial", color=MUTED, fontsize=10.5, labelpad=8)
     best_index = int(np.argmax(best))
     note = "One run with one seed: it shows that and how it learned, not how surely it always does."
-    return Plot("Return of every trial", figure, f"Returns of {count(len(records), 'trial')}; the best is {number(float(best[-1]), 4)} in trial "
-                f"{records[best_index].trial}.", tuple(legend), note, wide=True)
+    return Plot("Return of every trial", figure, f"Returns of {count(len(records), 'trial')}; the best is {number(float(best[-1]), 4)} "
+                f"in trial {records[best_index].trial}.", tuple(legend), note)
 
 
 def calibration(records: Sequence[TrialRecord]) -> Plot | None:
@@ -54,7 +68,7 @@ def calibration(records: Sequence[TrialRecord]) -> Plot | None:
     telling = [(record, points) for record, points in telling if points]
     if not telling:
         return None
-    figure, axes = new_axes("stated probability", "share of outcomes inside", width=380, height=330)
+    figure, axes = new_axes("stated probability", "share of outcomes inside", width=420, height=255)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.2, dashes=(5, 4))
     legend = [Key("honest", MUTED, "dashed")]
     shown = telling[-1:] if len(telling) == 1 else [telling[0], telling[-1]]
@@ -64,8 +78,7 @@ def calibration(records: Sequence[TrialRecord]) -> Plot | None:
         legend.append(Key(f"trial {record.trial}", colour))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_aspect("equal")
-    axes.grid(True, axis="x")
+    axes.grid(True, axis="x", color=GRID, linewidth=1)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
     error = float(np.mean([abs(level - share) for level, share in telling[-1][1]]))
@@ -81,7 +94,7 @@ def model_errors(records: Sequence[TrialRecord]) -> list[Plot]:
     one_step = [(r.trial, r.one_step_error) for r in records if _finite(r.one_step_error)]
     if one_step:
         plots.append(_error_plot("One-step error", {"one step": one_step}, (SERIES[0],),
-                                 "Relative to how much the change of the state varies: 1 is no better than always predicting the mean change."))
+                                 "Relative to how much the change of the state varies: 1 is no better than always predicting the mean."))
     ahead: dict[str, list[tuple[int, float]]] = {}
     for record in records:
         for k, error in sorted(record.k_step_error.items(), key=lambda item: int(item[0])):
@@ -92,7 +105,7 @@ def model_errors(records: Sequence[TrialRecord]) -> list[Plot]:
                                  "Open loop under the lived commands, relative to how much the state varies in the trial."))
     likelihood = [(r.trial, r.negative_log_likelihood) for r in records if _finite(r.negative_log_likelihood)]
     if likelihood:
-        figure, axes = new_axes("trial", "nat per output", width=360, height=240)
+        figure, axes = new_axes("trial", "nat per output", width=420, height=240)
         trials, values = np.array(likelihood).T
         axes.plot(trials, values, "o-", color=SERIES[3], linewidth=1.6, markersize=4.5)
         _trial_axis(axes, trials)
@@ -110,7 +123,7 @@ def cost_over_trials(records: Sequence[TrialRecord]) -> Plot | None:
     if not totals:
         return None
     kept, rest = _largest(totals)
-    figure, axes = new_axes("trial", "cost of the trial")
+    figure, axes = new_axes("trial", "cost of the trial", width=330, height=300)
     trials = np.array([record.trial for record in records])
     above, below = np.zeros(len(records)), np.zeros(len(records))
     colours = series_colours([*kept, *(["other terms"] if rest else [])])
@@ -122,7 +135,8 @@ def cost_over_trials(records: Sequence[TrialRecord]) -> Plot | None:
         below += values.clip(max=0)
     axes.axhline(0, color=MUTED, linewidth=1)
     _trial_axis(axes, trials)
-    return Plot("Cost by term", figure, "Sums over each trial of " + ", ".join(kept), tuple(Key(short(n), c, "area") for n, c in colours.items()),
+    legend = tuple(Key(short(name), colour, "area") for name, colour in colours.items())
+    return Plot("Cost by term", figure, "Sums over each trial of " + ", ".join(kept), legend,
                 "The return is minus the sum; a term below zero is earned.")
 
 
@@ -131,7 +145,7 @@ def cost_over_time(episode: Episode) -> Plot | None:
     if not episode.cost_terms:
         return None
     kept, _ = _largest({name: float(np.abs(values).sum()) for name, values in episode.cost_terms.items()})
-    figure, axes = new_axes("time [s]", "cost of a period")
+    figure, axes = new_axes("time [s]", "cost of a period", width=330, height=190)
     colours = series_colours(kept)
     for name, colour in colours.items():
         axes.step(episode.time[1:], episode.cost_terms[name], where="pre", color=colour, linewidth=1.5)
@@ -157,9 +171,9 @@ def planning_time(episode: Episode, control_dt: float) -> Plot | None:
         legend.append(Key(f"control period ({number(period)} ms)", WARN))
     median, p90, p99 = np.percentile(times, (50, 90, 99))
     late = float((times > period).mean())
+    judgement = "Every plan was ready within" if late == 0 else f"{number(100 * late, 2)} % of plans took longer than"
     note = (f"Median {number(median)} ms, 90 % below {number(p90)} ms, 99 % below {number(p99)} ms, longest {number(high)} ms. "
-            + ("Every plan was ready within the control period" if late == 0 else f"{number(100 * late)} % of plans took longer than the control period")
-            + f" of {number(period)} ms.")
+            f"{judgement} the control period of {number(period)} ms.")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return Plot(f"Planning time in trial {episode.metadata.trial}", figure, note, tuple(legend), note)
 
@@ -187,7 +201,7 @@ def series_over_time(episode: Episode, values: np.ndarray, names: Sequence[str],
     moving = sorted(np.argsort(-spread, kind="stable")[:largest].tolist()) if len(names) > largest else range(len(names))
     plots = []
     for i in moving:
-        figure, axes = new_axes("time [s]", width=360, height=190)
+        figure, axes = new_axes("time [s]", width=330, height=175)
         held = len(values) < len(episode.time)
         axes.plot(time, values[:, i], color=colour, linewidth=1.5, drawstyle="steps-post" if held else "default")
         if names[i] in limits:
@@ -197,12 +211,13 @@ def series_over_time(episode: Episode, values: np.ndarray, names: Sequence[str],
             axes.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
         axes.margins(x=0.01)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        plots.append(Plot(names[i], figure, f"From {number(float(values[:, i].min()))} to {number(float(values[:, i].max()))} along the trial."))
+        lowest, highest = float(values[:, i].min()), float(values[:, i].max())
+        plots.append(Plot(names[i], figure, f"From {number(lowest)} to {number(highest)} along the trial."))
     return plots
 
 
 def _error_plot(title: str, lines: Mapping[str, list[tuple[int, float]]], colours: Sequence[str], note: str) -> Plot:
-    figure, axes = new_axes("trial", "relative error", width=360, height=240)
+    figure, axes = new_axes("trial", "relative error", width=420, height=240)
     legend, everything = [], []
     for (name, points), colour in zip(lines.items(), colours, strict=False):
         trials, errors = np.array(points, dtype=float).T
@@ -210,7 +225,7 @@ def _error_plot(title: str, lines: Mapping[str, list[tuple[int, float]]], colour
         axes.plot(trials, errors, "o-", color=colour, linewidth=1.6, markersize=4.5)
         legend.append(Key(name, colour))
     errors = np.concatenate([values for _, values in everything])
-    if (errors > 0).all():
+    if errors.min() > 0 and errors.max() > 5 * errors.min():
         plain_log_axis(axes)
     if errors.max() > 0.6:
         axes.axhline(1, color=MUTED, linewidth=1.2, dashes=(5, 4))

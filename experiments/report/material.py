@@ -22,7 +22,7 @@ from sim.task import Task
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Material:
     """A run, read for its report; what cannot be read is left out and named in `troubles`."""
 
@@ -104,9 +104,6 @@ class Material:
         if threshold is None:
             return None
         return next((record.trial for record in self.records if record.total_return >= threshold), None)
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 def gather(run: RunDirectory) -> Material:

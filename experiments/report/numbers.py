@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
     """Return a length of time [s] in the units people use."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{number(seconds)} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

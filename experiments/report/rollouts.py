@@ -55,7 +55,8 @@ def predict_along(model: EnsembleModel, episode: Episode, horizon: int, seed: in
     """Return TSinf rollouts of `model` under the applied commands of `episode`, from up to five starts."""
     space, steps = model.state_space, episode.steps
     horizon = min(horizon, steps)
-    starts = tuple(np.unique(np.linspace(0, steps - horizon, min(_LARGEST_ROLLOUTS, max(1, steps // horizon))).round().astype(int)).tolist())
+    apart = min(_LARGEST_ROLLOUTS, max(1, steps // horizon))  # so that rollouts do not overlap
+    starts = tuple(np.unique(np.linspace(0, steps - horizon, apart).round().astype(int)).tolist())
     particles = model.members * -(-PARTICLES // model.members)
     x, u = torch.from_numpy(episode.x.copy()), torch.from_numpy(episode.applied.copy()).float()
     lived = _tangent_curve(episode, model)
@@ -67,12 +68,12 @@ def predict_along(model: EnsembleModel, episode: Episode, horizon: int, seed: in
         miss = space.difference(truth, states.double())[..., space.output_tangents]  # angles and rotations by the shorter way
         followed.append(lived[start:start + horizon + 1, None] + miss.numpy())
     cloud = np.stack(followed)  # (S, H + 1, P, no)
-    cloud[:, 0] = lived[list(starts)][:, None]  # without the rounding to float32
     cloud = np.where(np.isfinite(cloud), cloud, np.nan)
     finite = np.isfinite(cloud).all(axis=2)  # (S, H + 1, no)
     safe = np.where(finite[:, :, None], cloud, 0.0)
     mean = np.where(finite, safe.mean(axis=2), np.nan)
     quantiles = np.where(finite, np.quantile(safe, _LEVELS, axis=2), np.nan)
+    mean[:, 0] = quantiles[:, :, 0] = lived[list(starts)]  # known exactly: no rounding to float32
     width = np.nanmax(quantiles[3] - quantiles[0]) if finite.any() else 0.0
     return Rollouts(space.output_names, episode.time, lived, starts, mean, quantiles, bool(width > 1e-9))
 
@@ -81,26 +82,27 @@ def rollout_plots(rollouts: Rollouts, largest: int = 6) -> list[Plot]:
     """Return one plot for each of the `largest` outputs with the largest relative error, that one first."""
     errors = rollouts.relative_errors()
     order = [i for i in np.argsort(-errors, kind="stable").tolist() if errors[i] > 0][:largest] or [0]
-    return [_plot(rollouts, i, float(errors[i])) for i in order]
+    width = 420.0 if len(order) in (1, 2, 4) else 330.0  # two columns or three
+    return [_plot(rollouts, i, float(errors[i]), width) for i in order]
 
 
 def rollout_legend(rollouts: Rollouts) -> tuple[Key, ...]:
     """Return the legend that all of `rollout_plots` share."""
     bands = (Key("50 % of the model's futures", SERIES[0], "area"), Key("90 %", SERIES[0], "faint")) if rollouts.stochastic else ()
-    return (Key("lived", INK), Key("predicted, mean", SERIES[0]), *bands)
+    return (Key("lived", INK, "broad"), Key("predicted, mean", SERIES[0]), *bands)
 
 
-def _plot(rollouts: Rollouts, output: int, error: float) -> Plot:
-    figure, axes = new_axes("time [s]", width=360, height=215)
+def _plot(rollouts: Rollouts, output: int, error: float, width: float) -> Plot:
+    figure, axes = new_axes("time [s]", width=width, height=215)
     lived = rollouts.lived[:, output]
-    axes.plot(rollouts.time, lived, color=INK, linewidth=1.3)
+    axes.plot(rollouts.time, lived, color=INK, linewidth=3.4, alpha=0.38, solid_capstyle="round")
     for s, start in enumerate(rollouts.starts):
         time = rollouts.time[start: start + rollouts.horizon + 1]
         if rollouts.stochastic:
             q05, q25, q75, q95 = rollouts.quantiles[:, s, :, output]
             axes.fill_between(time, q05, q95, color=SERIES[0], alpha=0.18, linewidth=0)
             axes.fill_between(time, q25, q75, color=SERIES[0], alpha=0.32, linewidth=0)
-        axes.plot(time, rollouts.mean[s, :, output], color=SERIES[0], linewidth=1.6)
+        axes.plot(time, rollouts.mean[s, :, output], color=SERIES[0], linewidth=1.5)
         axes.plot(time[:1], lived[start: start + 1], "o", color=SERIES[0], markersize=4.5)
     low, high = float(lived.min()), float(lived.max())
     margin = max(high - low, 1e-6)
@@ -109,7 +111,7 @@ def _plot(rollouts: Rollouts, output: int, error: float) -> Plot:
     axes.set_ylim(max(min(low, lowest), low - 0.7 * margin) - 0.06 * margin, min(max(high, highest), high + 0.7 * margin) + 0.06 * margin)
     axes.margins(x=0.01)
     return Plot(rollouts.names[output], figure, f"Root mean square error of the mean, relative to the lived spread: {number(error)}.",
-                (), f"error {number(error)} of the lived spread")
+                (), f"error {number(error, 2)} of the lived spread")
 
 
 def _tangent_curve(episode: Episode, model: EnsembleModel) -> np.ndarray:

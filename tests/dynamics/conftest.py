@@ -31,12 +31,12 @@ SPACES = {
 NU = 2
 
 
-@pytest.fixture(params=sorted(SPACES))
+@pytest.fixture(scope="session", params=sorted(SPACES))
 def space(request: pytest.FixtureRequest) -> StateSpace:
     return SPACES[request.param]
 
 
-@pytest.fixture(params=sorted(MODELS))
+@pytest.fixture(scope="session", params=sorted(MODELS))
 def model_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -56,7 +56,7 @@ def random_states(space: StateSpace, n: int, generator: torch.Generator) -> Tens
     return x
 
 
-@pytest.fixture(name="random_states")
+@pytest.fixture(scope="session", name="random_states")
 def _random_states() -> Callable[[StateSpace, int, torch.Generator], Tensor]:
     return random_states
 
@@ -73,7 +73,7 @@ def smooth_data(space: StateSpace, n: int = 120, seed: int = 0, dt: float = 0.1)
                           torch.zeros(n, dtype=torch.bool), torch.arange(n) // 30)
 
 
-@pytest.fixture(name="smooth_data")
+@pytest.fixture(scope="session", name="smooth_data")
 def _smooth_data() -> Callable[..., TransitionData]:
     return smooth_data
 
@@ -84,6 +84,6 @@ def small_model(name: str, space: StateSpace, seed: int = 0, members: int = 2, c
     return make_model(name, space, NU, control_dt, config, seed)
 
 
-@pytest.fixture(name="small_model")
+@pytest.fixture(scope="session", name="small_model")
 def _small_model() -> Callable[..., LearnedModel]:
     return small_model

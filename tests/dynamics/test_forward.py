@@ -72,7 +72,8 @@ def test_rollouts_are_the_naive_loop(model, space, random_states, propagation):
 
 def test_constant_channels_do_not_move(model, space, random_states):
     x0 = random_states(space, 1, torch.Generator().manual_seed(0))[0].float()
-    states = predict_trajectory(model, make_propagation("TSinf"), model.members, x0, torch.ones(4, model.nu), torch.Generator().manual_seed(1))
+    states = predict_trajectory(model, make_propagation("TSinf"), model.members, x0, torch.ones(4, model.nu),
+                                torch.Generator().manual_seed(1))
     at = 0
     for channel in space.channels:
         n = len(channel.indices)

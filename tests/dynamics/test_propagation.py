@@ -8,7 +8,7 @@ import torch
 from dynamics.linear import LinearConfig, LinearModel
 from dynamics.neural_ensemble import EnsembleConfig, NeuralEnsemble
 from dynamics.propagation import PROPAGATIONS, make_propagation
-from dynamics.rollout import predict_trajectory
+from dynamics.rollout import Rollouts, predict_trajectory
 from dynamics.state_space import Channel, StateSpace
 from robots.errors import ConfigurationError, UnknownNameError
 
@@ -60,7 +60,6 @@ def test_moment_matching_with_few_particles_does_not_shrink_the_variance():
     repeats = 3000
     generator = torch.Generator().manual_seed(0)
     kind, model = make_propagation("MM"), linear_gaussian()
-    from dynamics.rollout import Rollouts
     rollouts = Rollouts(model, kind, 3, repeats)  # many plans of three particles each
     noise = kind.noise(HORIZON, 3, repeats, 2, generator, common=False)
     for state in rollouts.states(X0, actions.expand(repeats, -1, -1), noise):
@@ -68,7 +67,7 @@ def test_moment_matching_with_few_particles_does_not_shrink_the_variance():
     _, covariance = moments(actions, diagonal=True)
     # within a plan three redrawn particles vary, in expectation, as the fitted Gaussian; 3000 heavy-tailed plans tell it to some percent
     ratio = total.var(0).mean(0) / covariance.diagonal()
-    assert ((ratio > 0.5) & (ratio < 1.2)).all(), ratio
+    assert ((ratio > 0.85) & (ratio < 1.15)).all(), ratio
 
 
 def drifting(drifts: torch.Tensor, probabilistic: bool = False) -> NeuralEnsemble:
@@ -91,7 +90,8 @@ def test_members_that_keep_their_particles_spread_quadratically_and_shuffled_one
     variance = float(drifts.var(correction=0))
     actions = torch.zeros(horizon, 1)
     for name, growth in (("TSinf", horizon**2), ("TS1", horizon)):
-        states = predict_trajectory(drifting(drifts), make_propagation(name), particles, torch.zeros(2), actions, torch.Generator().manual_seed(0))
+        states = predict_trajectory(drifting(drifts), make_propagation(name), particles, torch.zeros(2), actions,
+                                    torch.Generator().manual_seed(0))
         last = states[-1, :, 0]
         # members are dealt equally at every step, so that the mean is exact
         assert abs(float(last.mean()) - horizon * float(drifts.mean())) < 1e-4
@@ -119,14 +119,16 @@ def test_deterministic_members_draw_no_noise(name):
 
 def test_distribution_sampling_turns_disagreement_into_noise():
     drifts = torch.tensor([-0.1, 0.3])
-    states = predict_trajectory(drifting(drifts), make_propagation("DS"), PARTICLES, torch.zeros(2), torch.zeros(4, 1), torch.Generator().manual_seed(0))
+    states = predict_trajectory(drifting(drifts), make_propagation("DS"), PARTICLES, torch.zeros(2), torch.zeros(4, 1),
+                                torch.Generator().manual_seed(0))
     last = states[-1, :, 0]
     assert abs(float(last.mean()) - 0.4) < 5 * 0.4 / PARTICLES**0.5
     assert abs(float(last.var()) / (4 * 0.04) - 1) < 5 * (2 / PARTICLES) ** 0.5
     assert not states[-1, :, 1].any()
 
 
-@pytest.mark.parametrize(("name", "particles", "members"), [("E", 2, 1), ("DS", 0, 1), ("TS1", 7, 5), ("TSinf", 4, 5), ("TSinf", 0, 1), ("MM", 1, 1)])
+@pytest.mark.parametrize(("name", "particles", "members"),
+                         [("E", 2, 1), ("DS", 0, 1), ("TS1", 7, 5), ("TSinf", 4, 5), ("TSinf", 0, 1), ("MM", 1, 1)])
 def test_particle_counts_that_do_not_fit_are_refused(name, particles, members):
     with pytest.raises(ConfigurationError, match="particle"):
         make_propagation(name).check(particles, members)

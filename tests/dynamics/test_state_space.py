@@ -85,8 +85,8 @@ def test_small_differences_of_angles_keep_their_float32_digits():
 
 
 def test_features_are_linear_entries_then_sines_then_cosines_then_rotations():
-    space = StateSpace([Channel("q", ("a", "b"), (0, 1), Kind.ANGLE), Channel("dq", ("v",), (0,)), Channel("dq", ("no",), (1,), model_input=False),
-                        Channel("q", ("w", "x", "y", "z"), (2, 3, 4, 5), Kind.QUATERNION)])
+    space = StateSpace([Channel("q", ("a", "b"), (0, 1), Kind.ANGLE), Channel("dq", ("v",), (0,)),
+                        Channel("dq", ("no",), (1,), model_input=False), Channel("q", ("w", "x", "y", "z"), (2, 3, 4, 5), Kind.QUATERNION)])
     half = math.sqrt(0.5)
     x = torch.tensor([0.3, 2.0, 5.0, 9.0, half, 0.0, 0.0, half], dtype=torch.float64)  # a quarter turn about z
     expected = [5.0, math.sin(0.3), math.sin(2.0), math.cos(0.3), math.cos(2.0), 0, -1, 0, 1, 0, 0, 0, 0, 1]
@@ -99,7 +99,8 @@ def test_features_are_linear_entries_then_sines_then_cosines_then_rotations():
 def test_wrapped_angles_are_within_half_a_turn_and_point_the_same_way(angle):
     wrapped = float(wrap_angle(torch.tensor(angle, dtype=torch.float64)))
     assert abs(wrapped) <= math.pi + 1e-12
-    assert math.isclose(math.sin(wrapped), math.sin(angle), abs_tol=1e-12) and math.isclose(math.cos(wrapped), math.cos(angle), abs_tol=1e-12)
+    assert math.isclose(math.sin(wrapped), math.sin(angle), abs_tol=1e-12)
+    assert math.isclose(math.cos(wrapped), math.cos(angle), abs_tol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
