@@ -21,14 +21,16 @@ class FitConfig:
     """How a network is fitted."""
 
     learning_rate: float = 1e-3
-    """Adam's step."""
+    """Adam's first step; it falls along half a cosine to `last_learning_rate` of itself within every fit."""
+    last_learning_rate: float = 0.03
+    """Share of the first step that is left at the end: what a constant step stirs up settles."""
     batch_size: int = 128
     """Transitions a gradient step."""
     epochs: int = 40
     """Passes over the data at most; exactly, where no episode is held out."""
     largest_updates: int = 2000
     """Gradient steps a fit at most."""
-    patience: int = 5
+    patience: int = 20
     """Epochs without a better held-out score before the fit stops."""
     validation_fraction: float = 0.1
     """Share of episodes that are held out for early stopping."""
@@ -39,6 +41,8 @@ class FitConfig:
         for name in ("learning_rate", "batch_size", "epochs", "largest_updates", "patience", "validation_from"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"FitConfig.{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0.0 < self.last_learning_rate <= 1.0:
+            raise ConfigurationError(f"FitConfig.last_learning_rate: expected 0 < share <= 1, got {self.last_learning_rate}")
         if not 0.0 <= self.validation_fraction < 1.0:
             raise ConfigurationError(f"FitConfig.validation_fraction: expected 0 <= fraction < 1, got {self.validation_fraction}")
 
@@ -55,13 +59,13 @@ class MemberFit:
     """Best held-out score, NaN where nothing was held out."""
 
 
-def make_optimiser(parameters: Parameters, weight_decay: tuple[float, ...], learning_rate: float) -> torch.optim.Adam:
-    """Return Adam over the parameters, with weight decay (an L2 penalty lambda |W|^2 / 2) per layer, on weights only."""
+def make_optimiser(parameters: Parameters, weight_decay: tuple[float, ...]) -> torch.optim.Adam:
+    """Return Adam over the parameters (`fit_member` sets its steps), with weight decay (an L2 penalty lambda |W|^2 / 2) per layer, on weights only."""
     groups = []
     for name, value in parameters.items():
         decay = weight_decay[int(name.removeprefix("weight"))] if name.startswith("weight") else 0.0
         groups.append({"params": [value], "weight_decay": decay})
-    return torch.optim.Adam(groups, lr=learning_rate, fused=True)
+    return torch.optim.Adam(groups, fused=True)
 
 
 def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, inputs: Tensor, targets: Tensor, rows: Tensor,
@@ -76,11 +80,14 @@ def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, 
     if held_out is not None:
         best, best_score = _copy(parameters), _score(score, parameters, held_out)
     batches = max(1, round(len(rows) / config.batch_size))
+    planned = min(config.epochs * batches, config.largest_updates)
     for epoch in range(1, config.epochs + 1):
         order = rows[torch.randperm(len(rows), generator=generator)]
         total = 0.0
         steps = order.tensor_split(batches)[: config.largest_updates - updates]
-        for batch in steps:
+        for update, batch in enumerate(steps, updates):
+            for group in optimiser.param_groups:
+                group["lr"] = _learning_rate(config, update / planned)
             optimiser.zero_grad(set_to_none=False)
             value = loss(parameters, inputs[batch], targets[batch])
             value.backward()
@@ -104,6 +111,12 @@ def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, 
     if best is not None:
         _restore(parameters, best)
     return MemberFit(epoch, updates, mean_loss, best_score if held_out is not None else math.nan)
+
+
+def _learning_rate(config: FitConfig, progress: float) -> float:
+    """Return Adam's step when a share `progress` of the planned updates is done."""
+    last = config.last_learning_rate
+    return config.learning_rate * (last + (1.0 - last) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
 def _score(score: Loss, parameters: Parameters, held_out: tuple[Tensor, Tensor]) -> float:

@@ -101,7 +101,7 @@ class NeuralEnsemble:
                 parameters["variance_min"] = torch.full((no,), -10.0, requires_grad=True)
             self._members.append(parameters)
         self._inputs, self._outputs = Normaliser.identity(width), Normaliser.identity(no)
-        self._optimisers = [make_optimiser(m, config.layer_weight_decay, config.fit.learning_rate) for m in self._members]
+        self._optimisers = [make_optimiser(m, config.layer_weight_decay) for m in self._members]
 
     def fit(self, data: TransitionData, workers: Workers, progress: Callable[[MemberFit], None] | None = None) -> FitReport:
         """Fit to all transitions, from the weights of the last fit, and say how it went.
@@ -142,14 +142,14 @@ class NeuralEnsemble:
             validation_pair = (self._inputs.normalise(self._features(validation_data).float()),
                                self._outputs.normalise(self._targets(validation_data).float()))
         counts = bootstrap_counts(training, self.members, self.seed) if self.config.bootstrap and self.members > 1 else None
-        loss, score = (self._likelihood_loss, self._likelihood) if self.config.probabilistic else (squared_error, squared_error)
+        loss = self._likelihood_loss if self.config.probabilistic else squared_error
         everything = torch.arange(len(training))
 
         def fit_one(member: int) -> MemberFit:
             rows = everything if counts is None else everything.repeat_interleave(counts[:, member])
             generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, member))
             report = fit_member(self._members[member], self._optimisers[member], loss, inputs, targets, rows if len(rows) else everything,
-                                validation_pair, score, config, generator)
+                                validation_pair, squared_error, config, generator)
             if progress is not None:
                 progress(report)
             return report
@@ -247,8 +247,9 @@ class NeuralEnsemble:
 
 
 def squared_error(parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error of a network's outputs."""
-    return (forward(parameters, inputs) - targets).square().mean()
+    """Return the mean squared error of a network's means, its first outputs; the held-out score of every network, because
+    a likelihood jumps with a single surprise."""
+    return (forward(parameters, inputs)[..., : targets.shape[-1]] - targets).square().mean()
 
 
 def member_seed(seed: int, fit: int, member: int) -> int:

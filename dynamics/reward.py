@@ -49,7 +49,7 @@ class RewardModel:
         self._inputs, self._reward = Normaliser.identity(self._width), Normaliser.identity(1)
         generator = torch.Generator().manual_seed(seed)
         self._network = new_network((self._width, *config.hidden, 2), generator)
-        self._optimiser = make_optimiser(self._network, (config.weight_decay,) * (len(config.hidden) + 1), config.fit.learning_rate)
+        self._optimiser = make_optimiser(self._network, (config.weight_decay,) * (len(config.hidden) + 1))
 
     @property
     def reward_scale(self) -> float:

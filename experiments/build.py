@@ -8,6 +8,7 @@ from typing import Self
 
 from dynamics.catalog import make_model
 from dynamics.reward import RewardModel
+from dynamics.value import ValueModel
 from dynamics.workers import Workers
 from episodes.store import EpisodeStore
 from experiments.config import RunConfig
@@ -46,10 +47,12 @@ def build_run(config: RunConfig, store: EpisodeStore, listener: LearningListener
     space, control_dt = task.state_space, robot.spec.control_dt
     model = make_model(config.model, space, command.nu, control_dt, config.ensemble, config.seed)
     reward_model = RewardModel(space, command.nu, config.reward, config.seed) if task.cost is None else None
-    cost = task.cost if task.cost is not None else LearnedCost(reward_model, command)
+    value_model = ValueModel(space, config.value, config.seed) if task.cost is None else None
+    cost = task.cost if task.cost is not None else LearnedCost(reward_model, value_model, command)
     evaluator = PlanEvaluator(model, cost, config.evaluation, workers)
     planner = make_planner(config.planner, evaluator, command, control_dt, config.search)
     policy = NeuralPolicy(space, command, config.policy_search.hidden, config.seed) if config.algorithm == "2.0" else None
     source = EpisodeSource(robot, space, command, task.cost, task.name)
-    learner = Learner(source, store, model, reward_model, planner, policy, config.learning, config.policy_search, config.seed, listener)
+    learner = Learner(source, store, model, reward_model, value_model, planner, policy, config.learning, config.policy_search,
+                      config.seed, listener)
     return BuiltRun(task, learner, workers)

@@ -12,6 +12,7 @@ from dynamics.fitting import FitConfig
 from dynamics.neural_ensemble import EnsembleConfig
 from dynamics.propagation import make_propagation
 from dynamics.reward import RewardConfig
+from dynamics.value import ValueConfig
 from planners.catalog import PLANNERS, planner_config_type
 from planners.cem import CEMConfig
 from planners.evaluation import EvaluationConfig
@@ -42,6 +43,7 @@ class RunConfig:
     learning: LearningConfig = LearningConfig()
     ensemble: EnsembleConfig = EnsembleConfig()
     reward: RewardConfig = RewardConfig()
+    value: ValueConfig = ValueConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SamplingConfig = field(default_factory=ICEMConfig)
     policy_search: PolicySearchConfig = PolicySearchConfig()
@@ -95,13 +97,15 @@ def settings_for(task: str, episode_steps: int) -> RunConfig:
         return SETTINGS[task]
     general = RunConfig(
         task=task,
-        learning=LearningConfig(trials=12, random_trials=2, episode_steps=episode_steps),
+        learning=LearningConfig(trials=12, random_trials=3, episode_steps=episode_steps, hold=8),
+        evaluation=EvaluationConfig(propagation="E", particles=1),
         ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=FitConfig(batch_size=64, epochs=200, largest_updates=1500)),
         reward=RewardConfig(fit=FitConfig(batch_size=64, epochs=200, largest_updates=2500)),
         search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=1.0),
     )
     if task.startswith("bullet:"):
-        return replace(general, learning=LearningConfig(trials=12, episode_steps=episode_steps), search=replace(general.search, beta=2.0))
+        return replace(general, learning=LearningConfig(trials=12, episode_steps=episode_steps), search=replace(general.search, beta=2.0),
+                       evaluation=EvaluationConfig())
     return general
 
 

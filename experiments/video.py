@@ -27,7 +27,7 @@ class ReplayError(ReflexarcError):
     """An episode does not replay to the states that it recorded: another machine, another version, or an edited file."""
 
 
-def replay_video(task: Task, episode: Episode, path: Path, *, width: int = 640, height: int = 480, fps: float = 25.0,
+def replay_video(task: Task, episode: Episode, path: Path, *, width: int = 480, height: int = 360, fps: float = 25.0,
                  caption: str | None = None, mode: str | None = None) -> Path:
     """Drive a fresh robot of `task` by what `episode` applied, film it in real time, and return `path`, an MP4 (H.264).
 

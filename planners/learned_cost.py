@@ -6,22 +6,24 @@ import torch
 from torch import Tensor
 
 from dynamics.reward import RewardModel
+from dynamics.value import ValueModel
 from planners.cost import Cost
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError
 
 
 class LearnedCost(Cost):
-    """The negative of a reward model's prediction; what comes after a predicted end of the episode counts no more.
+    """The negative of a reward model's prediction along the plan and of a value model's at its end; what comes after a
+    predicted end of the episode counts no more.
 
     A small charge on effort settles ties: where all rewards are equal (balancing, or far from a sparse goal), a planner
     would else pick any of the plans, and shake. It is never part of what an episode is said to have earned.
     """
 
-    def __init__(self, model: RewardModel, command: CommandSpec, effort: float = 0.05) -> None:
+    def __init__(self, model: RewardModel, value: ValueModel, command: CommandSpec, effort: float = 0.05) -> None:
         if effort < 0:
             raise ConfigurationError(f"LearnedCost.effort: expected at least 0, got {effort}")
-        self.model = model
+        self.model, self.value = model, value
         self._effort = effort
         """Charge on full effort in every command entry for one period, as a share of the lived rewards' root mean square."""
         self._middle = torch.as_tensor((command.minimum + command.maximum) / 2)
@@ -31,7 +33,7 @@ class LearnedCost(Cost):
         return {"learned reward": -self.model.predict(x, u)[0], "effort": self._effort_cost(u)}
 
     def terminal(self, x: Tensor) -> Tensor:
-        return x.new_zeros(x.shape[:-1])
+        return -self.value.predict(x)
 
     def survival(self, x: Tensor, u: Tensor) -> Tensor | None:
         if not self.model.sees_endings:

@@ -20,6 +20,7 @@ from dynamics.dataset import transition_data
 from dynamics.metrics import ModelMetrics, evaluate_model
 from dynamics.neural_ensemble import FitReport
 from dynamics.reward import RewardModel
+from dynamics.value import ValueModel
 from episodes.episode import Episode
 from episodes.metadata import EpisodeMetadata
 from episodes.store import EpisodeStore
@@ -64,7 +65,8 @@ class LearningConfig:
     replan_every: int = 1
     """Control periods between plans (1.5 only)."""
     hold: int = 1
-    """Control periods that a random command is held."""
+    """Control periods that a random command is held in every other random trial: what changes every period moves a slow
+    machine nowhere."""
 
     def __post_init__(self) -> None:
         for name in ("trials", "random_trials", "episode_steps", "replan_every", "hold"):
@@ -82,6 +84,7 @@ class Learner:
     store: EpisodeStore
     model: LearnedModel
     reward_model: RewardModel | None
+    value_model: ValueModel | None
     planner: SamplingPlanner
     policy: NeuralPolicy | None
     config: LearningConfig
@@ -104,8 +107,14 @@ class Learner:
         return range(self.next_trial, self.config.trials)
 
     def is_random(self, trial: int) -> bool:
-        """Return whether trial `trial` collects random data."""
-        return trial < self.config.random_trials
+        """Return whether trial `trial` collects random data: the first few, and all until a reward to be learned has varied,
+        because before that there is nothing to aim at and a random trial costs no planning."""
+        if trial < self.config.random_trials:
+            return True
+        if self.reward_model is None or self.model.fits > 0:
+            return False
+        costs = np.concatenate([episode.cost for episode in self.episodes.values()])
+        return bool(np.ptp(costs) == 0.0)
 
     def fit(self, trial: int, partial: Episode | None = None) -> None:
         """Fit the model, and the reward model where there is one, to all episodes (and the one being lived)."""
@@ -117,9 +126,8 @@ class Learner:
         data = transition_data(episodes, self.source.state_space)
         workers = self.planner.evaluator.workers
         self._fit_report = self.model.fit(data, workers)
-        if self.reward_model is not None:
-            reward_model = self.reward_model
-            workers.map(lambda _: reward_model.fit(data), [None])
+        beside = [learned for learned in (self.reward_model, self.value_model) if learned is not None]
+        workers.map(lambda learned: learned.fit(data), beside)
         self.planner.evaluator.refresh()
         self._steps_since_fit = 0
         self._fit_seconds += time.perf_counter() - started
@@ -184,9 +192,9 @@ class Learner:
                {str(k): error for k, error in metrics.k_step_rmse.items()}) if metrics else (None, {}, None, {}, {})),
             float(np.median(plan)) if len(plan) else None, float(np.percentile(plan, 99)) if len(plan) else None, seconds)
 
-    def random_policy(self) -> RandomPolicy:
-        """Return the policy of the random trials."""
-        return RandomPolicy(self.source.command, self.config.hold)
+    def random_policy(self, trial: int) -> RandomPolicy:
+        """Return the policy of a random trial."""
+        return RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1)
 
     def planning_policy(self, replan_every: int) -> tuple[RecedingHorizonPolicy, str]:
         """Return the planner as a policy, and what its episodes are called."""
@@ -196,24 +204,22 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that later trials depend on, by name."""
-        state = {f"model.{name}": value for name, value in self.model.tensors().items()}
-        if self.reward_model is not None:
-            state |= {f"reward.{name}": value for name, value in self.reward_model.tensors().items()}
-        if self.policy is not None:
-            state |= {f"policy.{name}": value for name, value in self.policy.tensors().items()}
+        state: dict[str, Tensor] = {}
+        for prefix, part in self._parts():
+            state |= {f"{prefix}.{name}": value for name, value in part.tensors().items()}
         state["steps_since_fit"] = torch.tensor(self._steps_since_fit)
         return state
 
+    def _parts(self) -> list[tuple[str, LearnedModel | RewardModel | ValueModel | NeuralPolicy]]:
+        """Return all that is learned, by its name in a checkpoint."""
+        named = (("model", self.model), ("reward", self.reward_model), ("value", self.value_model), ("policy", self.policy))
+        return [(name, part) for name, part in named if part is not None]
+
     def restore(self, tensors: Mapping[str, Tensor], records: list[TrialRecord]) -> None:
         """Take over a checkpoint; the episodes of its trials are read from the store."""
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-        self.model.load_tensors(part("model."))
-        if self.reward_model is not None:
-            self.reward_model.load_tensors(part("reward."))
-        if self.policy is not None:
-            self.policy.load_tensors(part("policy."))
+        for prefix, learned in self._parts():
+            start = f"{prefix}."
+            learned.load_tensors({name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)})
         self._steps_since_fit = int(tensors["steps_since_fit"])
         self.planner.evaluator.refresh()
         self.records = list(records)
@@ -224,7 +230,7 @@ def mbrl_0_5(learner: Learner) -> None:
     """Random data, one fit, plans played open loop; nothing that the planner lives through is learned from."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(), "random", by_model=False)
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
             continue
         if learner.model.fits == 0:
             learner.fit(trial)
@@ -236,7 +242,7 @@ def mbrl_1_0(learner: Learner) -> None:
     """As 0.5, but every episode joins the data and the model is fitted again before each: aggregation."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(), "random", by_model=False)
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
             continue
         learner.fit(trial)
         policy, provenance = learner.planning_policy(learner.planner.horizon)
@@ -247,7 +253,7 @@ def mbrl_1_5(learner: Learner) -> None:
     """As 1.0, but planning anew every period (or few), so that mistakes of the model are seen and corrected: MPC."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(), "random", by_model=False)
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
             continue
         if learner.fit_is_due():
             learner.fit(trial)
@@ -262,7 +268,7 @@ def mbrl_2_0(learner: Learner) -> None:
         raise ConfigurationError("model-based RL 2.0 needs a neural policy; this learner has none")
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(), "random", by_model=False)
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
             continue
         learner.fit(trial)
         learner.improve_policy(trial)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from dynamics.state_space import Channel, StateSpace
 from robots.command import Command, CommandMode, CommandSpec
 from robots.errors import NumericalError, UnknownNameError
 from robots.spec import RobotSpec, TorqueConvention
 from sim.dm_control_compatibility import prepare_dm_control
 from sim.engine_robot import EngineRobot, Reading, requested_cameras
-from sim.mujoco_description import actuator_names, camera_names, camera_number, degree_of_freedom_names, joint_limits
+from sim.mujoco_description import actuator_names, camera_names, camera_number, degree_of_freedom_names, joint_limits, unlimited_hinges
+from sim.observed_angles import observation_space
 from sim.rendering import Quality, RenderingUnavailableError
 from sim.task import CameraRequest, Task
 
@@ -100,6 +100,8 @@ class DmControlRobot(EngineRobot):
         self.observation_sizes = {key: math.prod(shape) for key, shape in layout.items() if key not in self._pictures}
         """Number of entries of each part of `extra['observation']`, in order."""
         model = self._environment.physics.model.ptr
+        self.unlimited_hinges = unlimited_hinges(model)
+        """Entries of q that turn without a stop."""
         action = self._environment.action_spec()
         names = actuator_names(model) if model.nu == action.shape[0] else tuple(f"action_{i}" for i in range(action.shape[0]))
         stated = (np.broadcast_to(side, action.shape) for side in (action.minimum, action.maximum))
@@ -174,9 +176,8 @@ def _is_picture(shape: tuple[int, ...]) -> bool:
 def make_dm_control_task(name: str) -> Task:
     """Return the task 'dmc:...'; the environment is built once to learn its sizes. UnknownNameError names the nearest."""
     with DmControlRobot(name) as robot:
-        sizes, steps = robot.observation_sizes, robot.episode_steps
-    names = tuple(f"{key}_{i}" for key, size in sizes.items() for i in range(size))
-    space = StateSpace([Channel("observation", names, tuple(range(len(names))))])
+        names = tuple(f"{key}_{i}" for key, size in robot.observation_sizes.items() for i in range(size))
+        space, steps = observation_space(robot, names, robot.unlimited_hinges), robot.episode_steps
     return Task(name=name, summary=describe_dm_control(name), engine="dm_control", make=partial(DmControlRobot, name),
                 state_space=space, cost=None, episode_steps=steps, tags=frozenset({"vision"} if name.endswith("_vision") else ()))
 

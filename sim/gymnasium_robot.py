@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import mujoco
 import numpy as np
 
-from dynamics.state_space import Channel, StateSpace
 from robots.command import Command, CommandMode, CommandSpec
 from robots.errors import NumericalError, UnknownNameError, UserError
 from robots.limits import JointLimits
 from robots.spec import RobotSpec, TorqueConvention
 from sim.engine_robot import EngineRobot, Reading, requested_cameras
-from sim.mujoco_description import actuator_names, camera_names, camera_number, degree_of_freedom_names, joint_limits
+from sim.mujoco_description import actuator_names, camera_names, camera_number, degree_of_freedom_names, joint_limits, unlimited_hinges
+from sim.observed_angles import observation_space
 from sim.rendering import Quality, RenderingUnavailableError, SceneRenderer
 from sim.task import CameraRequest, Task
 
@@ -146,6 +146,11 @@ class GymnasiumRobot(EngineRobot):
             raise
 
     @property
+    def unlimited_hinges(self) -> tuple[int, ...]:
+        """Entries of q that turn without a stop; none where the physics are not MuJoCo's."""
+        return unlimited_hinges(self._model) if self._model is not None else ()
+
+    @property
     def observation_size(self) -> int:
         """Number of entries of `extra['observation']`."""
         return math.prod(self._environment.observation_space.shape)
@@ -207,9 +212,9 @@ def make_gymnasium_task(name: str) -> Task:
     import gymnasium
 
     with GymnasiumRobot(name) as robot:
-        size = robot.observation_size
+        names = tuple(f"observation_{i}" for i in range(robot.observation_size))
+        space = observation_space(robot, names, robot.unlimited_hinges)
     steps = gymnasium.registry[name.removeprefix(PREFIX)].max_episode_steps or UNLIMITED_STEPS
-    space = StateSpace([Channel("observation", tuple(f"observation_{i}" for i in range(size)), tuple(range(size)))])
     return Task(name=name, summary=describe_gymnasium(name), engine="gymnasium", make=partial(GymnasiumRobot, name),
                 state_space=space, cost=None, episode_steps=steps)
 

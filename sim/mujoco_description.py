@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 _SUFFIXES = (("x", "y", "z", "rx", "ry", "rz"), ("rx", "ry", "rz"), ("",), ("",))
 """Ends of the names of a joint's degrees of freedom, by mjtJoint: free, ball, slide, hinge."""
 
+_HINGE = 3
+"""mjtJoint.mjJNT_HINGE."""
+
 FREE_CAMERA = "free"
 """Name given to MuJoCo's free camera (number -1), which looks at the whole scene and which every model has."""
 
@@ -25,6 +28,12 @@ def degree_of_freedom_names(model: mujoco.MjModel) -> tuple[str, ...]:
         name = model.joint(joint).name or f"joint_{joint}"
         names += [f"{name}_{suffix}" if suffix else name for suffix in _SUFFIXES[model.jnt_type[joint]]]
     return tuple(names)
+
+
+def unlimited_hinges(model: mujoco.MjModel) -> tuple[int, ...]:
+    """Return the entries of q that are hinges without a stop."""
+    return tuple(int(model.jnt_qposadr[joint]) for joint in range(model.njnt)
+                 if len(_SUFFIXES[model.jnt_type[joint]]) == 1 and model.jnt_type[joint] == _HINGE and not model.jnt_limited[joint])
 
 
 def joint_limits(model: mujoco.MjModel) -> JointLimits:

@@ -169,7 +169,7 @@ def noisy(smooth_data, workers):
     def advance(x, u):
         return 0.8 * x + 0.3 * u[..., :1] + noise_of(x) * torch.randn(x.shape, generator=generator, dtype=torch.float64)
 
-    config = EnsembleConfig(4, (24, 24), weight_decay=(1e-5,), fit=FitConfig(learning_rate=5e-3, batch_size=200, epochs=40))
+    config = EnsembleConfig(4, (24, 24), weight_decay=(1e-5,), fit=FitConfig(learning_rate=5e-3, batch_size=200, epochs=80))
     model = NeuralEnsemble(space, 2, 0.1, config, 0)
     model.fit(data_of(smooth_data(LINE), x, u, advance(x, u), episode_length=4000), workers)
     lived = [torch.zeros(1, dtype=torch.float64)]
@@ -226,8 +226,8 @@ def held(parameters, inputs, targets):
 def test_early_stopping_keeps_what_the_held_out_data_like_best():
     weight = {"weight0": torch.zeros(1, 1, requires_grad=True)}
     zeros = torch.zeros(4, 1)
-    report = fit_member(weight, make_optimiser(weight, (0.0,), 0.1), pull, zeros, zeros, torch.arange(4), (zeros, zeros), held,
-                        FitConfig(epochs=100, patience=5), torch.Generator().manual_seed(0))
+    report = fit_member(weight, make_optimiser(weight, (0.0,)), pull, zeros, zeros, torch.arange(4), (zeros, zeros), held,
+                        FitConfig(learning_rate=0.1, epochs=100, patience=5, last_learning_rate=1.0), torch.Generator().manual_seed(0))
     assert abs(weight["weight0"].item() - 1.0) < 0.1  # passes 1 in steps of a tenth on its way to 10
     assert report.validation_loss == pytest.approx((weight["weight0"].item() - 1) ** 2)
     assert 10 <= report.epochs <= 20  # ten to arrive, five to lose patience, and Adam's first steps
@@ -237,8 +237,8 @@ def test_updates_never_exceed_their_limit():
     weight = {"weight0": torch.zeros(1, 1, requires_grad=True)}
     zeros = torch.zeros(64, 1)
     for limit in (3, 16, 19):
-        report = fit_member(weight, make_optimiser(weight, (0.0,), 0.1), pull, zeros, zeros, torch.arange(64), None, pull,
-                            FitConfig(epochs=100, batch_size=4, largest_updates=limit), torch.Generator().manual_seed(0))
+        report = fit_member(weight, make_optimiser(weight, (0.0,)), pull, zeros, zeros, torch.arange(64), None, pull,
+                            FitConfig(learning_rate=0.1, epochs=100, batch_size=4, largest_updates=limit), torch.Generator().manual_seed(0))
         assert report.updates == limit
 
 

@@ -158,6 +158,15 @@ def test_a_failing_cost_is_raised_and_the_evaluator_stays_usable(double_integrat
     assert not evaluator.costs(X0, actions_of(600), seeded()).any()
 
 
+class FakeValue:
+    """What comes after a plan is worth its last position times `worth`."""
+
+    worth = 0.0
+
+    def predict(self, x):
+        return self.worth * x[..., 0]
+
+
 class FakeReward:
     """A reward model of which all is known."""
 
@@ -170,7 +179,7 @@ class FakeReward:
 
 def test_a_learned_cost_is_the_negative_reward_until_the_predicted_end(double_integrator, command, workers):
     model = FakeReward()
-    evaluator = PlanEvaluator(double_integrator(), LearnedCost(model, command(), effort=0.0), EvaluationConfig("TSinf", 2), workers)
+    evaluator = PlanEvaluator(double_integrator(), LearnedCost(model, FakeValue(), command(), effort=0.0), EvaluationConfig("TSinf", 2), workers)
     actions = torch.zeros(1, 3, 1)
     p = X0[0] + 0.1 * X0[1] * torch.arange(3)
     assert float(evaluator.costs(X0, actions, None)[0]) == pytest.approx(-float((p * 0.75 ** torch.arange(3)).sum()), rel=1e-5)
@@ -180,12 +189,12 @@ def test_a_learned_cost_is_the_negative_reward_until_the_predicted_end(double_in
 
 def test_a_learned_cost_charges_effort_as_a_share_of_the_lived_rewards(command):
     x, u = torch.zeros(3, 2), torch.tensor([[-1.0], [2.0], [5.0]])
-    cost = LearnedCost(FakeReward(), command(-1.0, 5.0), effort=0.1)
+    cost = LearnedCost(FakeReward(), FakeValue(), command(-1.0, 5.0), effort=0.1)
     torch.testing.assert_close(cost.running(x, u), torch.tensor([0.2, 0.0, 0.2]))
     charged, survives = cost.charge(x, u)
     assert torch.equal(charged, cost.running(x, u)) and torch.equal(survives, cost.survival(x, u))
     with pytest.raises(ConfigurationError, match="effort"):
-        LearnedCost(FakeReward(), command(), effort=-1.0)
+        LearnedCost(FakeReward(), FakeValue(), command(), effort=-1.0)
 
 
 def test_costs_of_a_transition_charge_the_state_it_led_to(QuadraticCost):

@@ -138,7 +138,7 @@ def test_policy_search_lowers_the_imagined_cost_on_a_known_system(tmp_path):
         learner = built.learner
         learner.listener.learner = learner
         for trial in range(2):
-            learner.run(trial, learner.random_policy(), "random", by_model=False)
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
         learner.fit(2)
         starts = torch.from_numpy(np.concatenate([e.x for e in learner.episodes.values()]))
         history = improve_policy(learner.policy, learner.model, learner.planner.evaluator.cost, starts, config.policy_search, 0)
