@@ -60,7 +60,10 @@ class MemberFit:
 
 
 def make_optimiser(parameters: Parameters, weight_decay: tuple[float, ...]) -> torch.optim.Adam:
-    """Return Adam over the parameters (`fit_member` sets its steps), with weight decay (an L2 penalty lambda |W|^2 / 2) per layer, on weights only."""
+    """Return Adam over the parameters, with weight decay (an L2 penalty lambda |W|^2 / 2) per layer, on weights only.
+
+    `fit_member` sets its steps.
+    """
     groups = []
     for name, value in parameters.items():
         decay = weight_decay[int(name.removeprefix("weight"))] if name.startswith("weight") else 0.0

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 
 _RUNS = Path("runs")
@@ -75,7 +76,7 @@ class Learn:
     steps: Number = None
     """Control periods of a trial."""
     refit_every: Number = None
-    """Fit again after this many control periods, also within a trial; by default before every trial."""
+    """Fit again after this many control periods within a trial, beside the fit before every trial."""
     replan_every: Number = None
     """Control periods between plans."""
     horizon: Number = None
@@ -240,7 +241,8 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 a bar was missed or a computation failed, 2 the user's mistake, 130 stopped."""
+    """Run the command line and exit: 0 done, 1 a bar was missed or a computation failed, 2 the user's mistake, 130 stopped,
+    143 told to end (SIGTERM) while learning."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     command = tyro.cli(Command, prog="reflexarc", args=arguments, config=(tyro.conf.OmitArgPrefixes,),
                        description="Learn how a robot moves, plan through what you learned, keep what it lived through.")
@@ -255,6 +257,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
+    except Terminated:
+        print("\nreflexarc: told to end", file=sys.stderr)
+        code = EXIT_CODE
     except KeyboardInterrupt:
         print("\nreflexarc: stopped", file=sys.stderr)
         code = 130

@@ -17,8 +17,10 @@ from experiments.evaluate import evaluate, print_evaluation
 from experiments.learn import learn, new_run
 from experiments.progress import make_console
 from experiments.run_directory import RunDirectory, replace_file
+from experiments.termination import EXIT_CODE, Terminated, sigterm_raises
+from experiments.video import replay_video
 from policies.trial import TrialRecord
-from robots.errors import ConfigurationError, ReflexarcError, UnknownNameError
+from robots.errors import ConfigurationError, ReflexarcError, StoreError, UnknownNameError, VersionError
 from sim.catalog import make_task
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ def run_config(options: Learn) -> RunConfig:
     Raises UserError for unknown names and values that do not fit.
     """
     task = make_task(options.task)
-    config = replace(settings_for(task.name, task.episode_steps), seed=options.seed)
+    with task.robot() as robot:
+        control_dt = robot.spec.control_dt
+        robot.spec.command(options.mode)  # refuses a mode that the robot lacks
+    config = replace(settings_for(task.name, task.episode_steps, control_dt), seed=options.seed)
     if options.planner is not None:
         config = with_planner(config, options.planner)
     learning = _override(config.learning, trials=options.trials, random_trials=options.random_trials, episode_steps=options.steps,
@@ -52,7 +57,7 @@ def run_config(options: Learn) -> RunConfig:
     ensemble = _override(ensemble, members=options.members)
     if options.particles is None:
         evaluation = replace(evaluation, particles=_particles(evaluation.propagation, options.model or config.model, ensemble.members))
-    return _override(replace(config, learning=learning, search=search, evaluation=evaluation, ensemble=ensemble),
+    return _override(config, learning=learning, search=search, evaluation=evaluation, ensemble=ensemble,
                      algorithm=options.algorithm, model=options.model, mode=options.mode)
 
 
@@ -78,9 +83,6 @@ def learn_command(options: Learn) -> int:
     """Start a run and learn."""
     config = run_config(options)
     checked_threads(options.threads)
-    if config.mode is not None:
-        with make_task(config.task).robot() as robot:
-            robot.spec.command(config.mode)
     run = new_run(config, options.runs, options.name)
     return _learn_and_report(run, options.threads, options.report)
 
@@ -108,27 +110,38 @@ def demo_command(options: Demo) -> int:
         if not (path / "config.json").exists():
             run = new_run(config, options.runs, path.name)
             break
-        run = RunDirectory.open(path)
-        checkpoint = run.load()
+        number += 1
+        try:
+            run = RunDirectory.open(path)
+            checkpoint = run.load()
+        except StoreError as error:
+            console.print(f"leaving {path} alone: {error}", markup=False)
+            continue
+        except VersionError:
+            continue  # a demonstration of another version stays as it is
         if run.config == config and (checkpoint is None or len(checkpoint.records) < DEMO_TRIALS):
             console.print(f"going on with {path}")
             break
-        number += 1
     console.print("A cart-pole hangs still and knows nothing. It moves at random once, learns an ensemble of its dynamics, and plans\n"
                   "through it with the cross-entropy method, 25 times a second. 170 of 200 is a solved swing-up.")
     return _learn_and_report(run, options.threads, True)
 
 
 def _learn_and_report(run: RunDirectory, threads: int | None, report: bool) -> int:
+    with sigterm_raises():
+        return _learn_then_report(run, threads, report)
+
+
+def _learn_then_report(run: RunDirectory, threads: int | None, report: bool) -> int:
     console, started = make_console(), time.perf_counter()
     console.print(f"run {run.path}  (task {run.config.task}, seed {run.config.seed}; stop with Ctrl-C, "
                   f"go on with: reflexarc resume {run.path})",
                   highlight=False)
     try:
         records = learn(run, console, threads)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.print(f"stopped; go on with: reflexarc resume {run.path}")
-        return 130
+        return EXIT_CODE if isinstance(stop, Terminated) else 130
     except ReflexarcError:
         console.print(f"the finished trials are kept in {run.path}")
         raise
@@ -158,9 +171,13 @@ def evaluate_command(options: Evaluate) -> int:
     """Let a policy act and print what it earned."""
     if options.policy != "random" and not Path(options.policy).is_dir():
         raise UnknownNameError("policy", options.policy, ["random"], hint="or the folder of a run, as in --policy runs/NAME")
-    result = evaluate(options.task, options.policy, options.episodes, options.steps, options.seed, options.mode,
-                      options.keep, options.video, options.threads, make_console())
-    print_evaluation(make_console(), result)
+    console = make_console()
+    result, lived = evaluate(options.task, options.policy, options.episodes, options.steps, options.seed, options.mode,
+                             options.keep, options.threads, console)
+    print_evaluation(console, result)
     if options.json is not None:
         replace_file(options.json, json.dumps(dataclasses.asdict(result), indent=1).encode())
+    if options.video is not None:
+        best = max(lived, key=lambda episode: episode.total_return)
+        console.print(f"video: {replay_video(make_task(options.task), best, options.video, mode=result.mode)}")
     return 0

@@ -91,17 +91,24 @@ SETTINGS: dict[str, RunConfig] = {
 """Settings that were tried, by task; `settings_for` fills in the rest by kind of robot."""
 
 
-def settings_for(task: str, episode_steps: int) -> RunConfig:
-    """Return the settings of `task`, or sensible ones for a task that nobody has tuned."""
+LOOK_AHEAD = 0.8
+"""A plan of a task that nobody has tuned looks this far ahead [s], in 15 to 40 control periods."""
+
+
+def settings_for(task: str, episode_steps: int, control_dt: float = 0.04) -> RunConfig:
+    """Return the settings of `task`, or sensible ones for a task that nobody has tuned; control_dt is its period [s]."""
     if task in SETTINGS:
         return SETTINGS[task]
+    horizon = min(max(round(LOOK_AHEAD / control_dt), 15), 40)
+    replan_every = 2 if episode_steps >= 500 and horizon > 30 else 1  # a long plan that is made often takes minutes a trial
     general = RunConfig(
         task=task,
-        learning=LearningConfig(trials=12, random_trials=3, episode_steps=episode_steps, hold=8),
+        learning=LearningConfig(trials=12, random_trials=3, episode_steps=episode_steps, hold=8, replan_every=replan_every,
+                                refit_every=250 if episode_steps >= 500 else None),
         evaluation=EvaluationConfig(propagation="E", particles=1),
         ensemble=EnsembleConfig(hidden=(128, 128, 128), fit=FitConfig(batch_size=64, epochs=200, largest_updates=1500)),
         reward=RewardConfig(fit=FitConfig(batch_size=64, epochs=200, largest_updates=2500)),
-        search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=1.0),
+        search=ICEMConfig(horizon=horizon, population=120, iterations=3, elites=12, beta=1.0),
     )
     if task.startswith("bullet:"):
         return replace(general, learning=LearningConfig(trials=12, episode_steps=episode_steps), search=replace(general.search, beta=2.0),
@@ -132,11 +139,14 @@ def to_json(config: object) -> object:
     return config
 
 
-def run_config_from_json(values: dict) -> RunConfig:
+def run_config_from_json(values: object) -> RunConfig:
     """Return the configuration that `to_json` described.
 
     Raises VersionError if an entry is missing, not known or of another type: it was written by another version.
     """
+    if not isinstance(values, dict):
+        raise VersionError(f"config: expected a table of settings, got {type(values).__name__}; it was written by another version "
+                           "of Reflexarc, or edited")
     try:
         search = _SEARCHES[planner_config_type(values["planner"]).__name__]
         return typing.cast(RunConfig, _read(RunConfig, values, {"search": search}, "config"))

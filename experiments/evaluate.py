@@ -17,7 +17,6 @@ from episodes.store import EpisodeStore
 from experiments.build import build_run
 from experiments.config import RunConfig
 from experiments.run_directory import RunDirectory
-from experiments.video import replay_video
 from policies.episode_loop import EpisodeSource, Recording, run_episode
 from policies.model_based import Learner
 from policies.policy import Policy
@@ -33,6 +32,8 @@ class Evaluation:
 
     task: str
     policy: str
+    mode: str | None
+    """Command mode; None: the robot's default."""
     seeds: list[int]
     returns: list[float]
     steps: list[int]
@@ -55,8 +56,8 @@ class _Silent:
 
 
 def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed: int, mode: str | None, keep: Path | None,
-             video: Path | None, threads: int | None, console: Console) -> Evaluation:
-    """Live `episodes` episodes of a task under 'random' or the run in folder `policy` and return what they earned.
+             threads: int | None, console: Console) -> tuple[Evaluation, list[Episode]]:
+    """Live `episodes` episodes of a task under 'random' or the run in folder `policy`; return what they earned, and them.
 
     Raises UserError for an unknown task, a run of another task, or a run without a model yet.
     """
@@ -65,6 +66,8 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
         raise ConfigurationError(f"--episodes: expected at least 1, got {episodes}")
     if not 0 <= seed < 2**32 - episodes:
         raise ConfigurationError(f"--seed: expected 0 <= seed < 2^32 - episodes, got {seed}")
+    if steps is not None and steps < 1:
+        raise ConfigurationError(f"--steps: expected at least 1 control period, got {steps}")
     store = EpisodeStore(keep) if keep is not None else None
     if policy == "random":
         with task.robot() as robot:
@@ -75,6 +78,7 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
         enable_fast_float32()
         run = RunDirectory.open(Path(policy))
         _check(run.config, task.name, mode)
+        mode = run.config.mode
         checkpoint = run.load()
         if checkpoint is None:
             raise StoreError(f"{policy}: this run has no checkpoint yet; go on with it first: reflexarc resume {policy}")
@@ -87,11 +91,8 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
                           steps or run.config.learning.episode_steps, seed, console)
     for episode in lived if store is not None else []:
         store.append(episode)
-    if video is not None:
-        best = max(lived, key=lambda episode: episode.total_return)
-        console.print(f"video: {replay_video(task, best, video)}")
-    return Evaluation(task.name, policy, [e.metadata.seed for e in lived], [e.total_return for e in lived], [e.steps for e in lived],
-                      [_median_plan(e) for e in lived])
+    return Evaluation(task.name, policy, mode, [e.metadata.seed for e in lived], [e.total_return for e in lived],
+                      [e.steps for e in lived], [_median_plan(e) for e in lived]), lived
 
 
 def _acting(learner: Learner, config: RunConfig) -> tuple[Policy, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -23,7 +24,7 @@ from experiments.run_directory import RunDirectory
 from policies.episode_loop import Recording
 from policies.model_based import Learner, algorithm
 from policies.trial import TrialRecord
-from robots.errors import ConfigurationError
+from robots.errors import ConfigurationError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,11 @@ class _Keeper:
     def trial_finished(self, record: TrialRecord, episode: Episode) -> None:
         assert self.learner is not None
         self.run.save(self.learner.records, self.learner.tensors())
-        write_metrics(self.metrics, record)
+        try:
+            write_metrics(self.metrics, record)
+        except OSError as error:  # TensorBoard's, not ours: it says so at any later write, too
+            raise StoreError(f"{self.run.path / 'metrics'}: could not be written ({error.strerror or error}); trial {record.trial} is "
+                             f"kept. Make room and go on with: reflexarc resume {self.run.path}") from error
         self.display.trial_finished(record, episode)
 
 
@@ -99,6 +104,11 @@ def learn(run: RunDirectory, console: Console, threads: int | None = None) -> li
 
     A run that was killed goes on after its last checkpoint and ends as it would have ended, bit for bit.
     """
+    with run.locked():
+        return _learn(run, console, threads)
+
+
+def _learn(run: RunDirectory, console: Console, threads: int | None) -> list[TrialRecord]:
     enable_fast_float32()
     checkpoint = run.load()
     done = checkpoint.records if checkpoint is not None else []
@@ -114,4 +124,5 @@ def learn(run: RunDirectory, console: Console, threads: int | None = None) -> li
                 algorithm(config.algorithm)(built.learner)
                 return built.learner.records
         finally:
-            writer.close()
+            with contextlib.suppress(OSError):  # a disk that filled up was told already
+                writer.close()

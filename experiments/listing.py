@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rich.table import Table
+from collections.abc import Mapping
+
+from rich.table import Column, Table
 
 from dynamics.catalog import MODELS
 from dynamics.propagation import PROPAGATIONS
@@ -15,7 +17,7 @@ from sim.catalog import describe, known_names
 
 
 def print_listing(what: str, engine: str | None) -> None:
-    """Print the names of one kind, or of all."""
+    """Print the names of one kind, or of all; of all that one engine has, its tasks."""
     kinds: dict[str, dict[str, str]] = {
         "algorithms": {name: _first_line(loop.__doc__) for name, loop in ALGORITHMS.items()},
         "models": MODELS,
@@ -25,18 +27,21 @@ def print_listing(what: str, engine: str | None) -> None:
         "benchmarks": {name: benchmark.summary for name, benchmark in BENCHMARKS.items()},
     }
     console = make_console()
-    if what in ("all", "tasks") or engine is not None:
+    if what in ("all", "tasks"):
         names = known_names(engine)
-        table = Table("task", "what it is", title=f"{len(names)} tasks", title_justify="left", box=None)
-        for name in names:
-            table.add_row(name, describe(name))
-        console.print(table)
+        console.print(_table("task", f"{len(names)} tasks", {name: describe(name) for name in names}))
     for kind, entries in kinds.items():
-        if what in ("all", kind) and engine is None:
-            table = Table(kind[:-1], "what it is", title=f"\n{kind}", title_justify="left", box=None)
-            for name, summary in entries.items():
-                table.add_row(name, summary)
-            console.print(table)
+        if what == kind or (what == "all" and engine is None):
+            console.print(_table(kind[:-1], f"\n{kind}", entries))
+
+
+def _table(kind: str, title: str, entries: Mapping[str, str]) -> Table:
+    """Return names and what they are; a name is never cut or broken, whatever the width, since people copy it."""
+    width = max(map(len, (kind, *entries)))
+    table = Table(Column(kind, no_wrap=True, min_width=width), "what it is", title=title, title_justify="left", box=None)
+    for name, summary in entries.items():
+        table.add_row(name, summary)
+    return table
 
 
 def _first_line(text: str | None) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,11 +47,10 @@ class RunDirectory:
             raise ConfigurationError(f"{path} already holds a run. Go on with it: reflexarc resume {path}; "
                                      "or give this one another name: --name NAME")
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            for part in ("episodes", "checkpoints", "metrics", "videos"):
+                (path / part).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{path}: cannot be made ({error.strerror or error}); choose another place with --runs DIR") from error
-        for part in ("episodes", "checkpoints", "metrics", "videos"):
-            (path / part).mkdir(exist_ok=True)
         content = {"format": FORMAT, "config": to_json(config), "packages": _package_versions(), "commit": _commit()}
         replace_file(path / "config.json", json.dumps(content, indent=1).encode())
         return cls(path, config)
@@ -84,6 +87,23 @@ class RunDirectory:
         """Return the store of the run's episodes."""
         return EpisodeStore(self.episodes_path)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from learning here; the kernel lets go when this one dies. StoreError where one is at it."""
+        try:
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written to ({error.strerror or error})") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise StoreError(f"{self.path}: another process is learning there; wait until it has ended, or stop it") from error
+        try:
+            yield
+        finally:
+            os.close(lock)
+
     def save(self, records: list[TrialRecord], tensors: dict[str, Tensor]) -> None:
         """Write a checkpoint after the last of `records`; the one before it stays until this one is whole.
 
@@ -94,9 +114,9 @@ class RunDirectory:
         replace_file(folder / name, safetensors.torch.save(tensors))
         content = {"format": FORMAT, "tensors": name, "records": [record.to_json() for record in records]}
         replace_file(folder / "latest.json", json.dumps(content, indent=1).encode())
-        for old in folder.glob("trial-*.safetensors"):
+        for old in (*folder.glob("trial-*.safetensors"), *folder.glob(".*.tmp")):  # the latter: of writers that were killed
             if old.name != name:
-                old.unlink()
+                old.unlink(missing_ok=True)
 
     def load(self) -> Checkpoint | None:
         """Return the newest checkpoint, or None before the first; StoreError if it is damaged."""
@@ -106,7 +126,9 @@ class RunDirectory:
         content = _read_json(file)
         if content.get("format") != FORMAT:
             raise VersionError(f"{file}: format {content.get('format')!r}, this version reads {FORMAT}")
-        tensors_file = file.parent / str(content["tensors"])
+        if not isinstance(content.get("tensors"), str) or not isinstance(content.get("records"), list):
+            raise StoreError(f"{file}: expected the name of a file of 'tensors' and a list of 'records'; it was edited or damaged")
+        tensors_file = file.parent / content["tensors"]
         try:
             tensors = safetensors.torch.load(tensors_file.read_bytes())
         except (OSError, safetensors.SafetensorError) as error:
@@ -118,7 +140,7 @@ class RunDirectory:
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` under a temporary name, sync, and rename: `path` holds the old or the new, never a part.
 
-    StoreError where it cannot be written (a full disk, say); the old content then stands.
+    StoreError where it cannot be written (a full disk, say); what there was then stands.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -133,9 +155,11 @@ def replace_file(path: Path, content: bytes) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StoreError(f"{path}: could not be written ({error.strerror or error}); what was there before still stands. "
-                         "Make room and go on with: reflexarc resume") from error
+                         + ("Make room; a run goes on with: reflexarc resume" if full else "Check the path")) from error
 
 
 def _read_json(file: Path) -> dict:

@@ -63,38 +63,26 @@ def run_episode(source: EpisodeSource, policy: Policy, steps: int, *, seed: int,
     """Let `policy` drive the robot for at most `steps` control periods and return what was lived.
 
     A diverged simulation or a plan without a finite cost ends the episode there (truncated); what was lived until then is
-    kept. NumericalError if it happens before anything was lived.
+    kept. NumericalError if it happens before anything was lived. What `watch` raises is raised on.
     """
     if steps < 1:
         raise ConfigurationError(f"an episode needs at least 1 step, got {steps}")
     robot, recording = source.robot, Recording()
     observation = robot.reset(seed)
     policy.reset(seed)
-    _observe(source, observation, recording)
+    _observe(recording, observation, source.state_space.state(observation))
     if watch is not None:
         watch(observation, recording)
-    try:
-        while recording.steps < steps and not recording.terminated:
-            command = policy.act(observation)
-            applied = robot.send(command)
-            observation = robot.tick()
-            state = source.state_space.state(observation)
-            cost, terms = _charge(source.cost, recording.x[-1], applied.values, state, observation)
-            recording.commanded.append(command.values)
-            recording.applied.append(applied.values)
-            recording.cost.append(cost)
-            for name, value in terms.items():
-                recording.cost_terms.setdefault(name, []).append(value)
-            seconds = getattr(policy, "plan_seconds", None)
-            recording.plan_seconds.append(np.nan if seconds is None else seconds)
-            recording.terminated = observation.terminated
-            _observe(source, observation, recording)
-            if watch is not None:
-                watch(observation, recording)
-    except (NumericalError, NonFiniteError) as error:
-        if recording.steps == 0:
-            raise
-        logger.warning("episode of trial %d ends after %d of %d steps: %s", trial, recording.steps, steps, error)
+    while recording.steps < steps and not recording.terminated:
+        try:
+            observation = _live_period(source, policy, observation, recording)
+        except (NumericalError, NonFiniteError) as error:
+            if recording.steps == 0:
+                raise
+            logger.warning("episode of trial %d ends after %d of %d steps: %s", trial, recording.steps, steps, error)
+            break
+        if watch is not None:
+            watch(observation, recording)
     metadata = EpisodeMetadata(source.task, robot.spec.fingerprint(), robot.spec.to_json(), seed, trial, provenance, model_version(),
                                source.clock)
     return make_episode(source, recording, metadata)
@@ -109,9 +97,28 @@ def make_episode(source: EpisodeSource, recording: Recording, metadata: EpisodeM
                    {name: np.array(values) for name, values in recording.cost_terms.items()}, np.array(recording.plan_seconds))
 
 
-def _observe(source: EpisodeSource, observation: Observation, recording: Recording) -> None:
+def _live_period(source: EpisodeSource, policy: Policy, observation: Observation, recording: Recording) -> Observation:
+    """Let `policy` act for one control period, add it to `recording` once all of it is known, and return what was observed."""
+    command = policy.act(observation)
+    applied = source.robot.send(command)
+    observation = source.robot.tick()
+    state = source.state_space.state(observation)
+    cost, terms = _charge(source.cost, recording.x[-1], applied.values, state, observation)
+    recording.commanded.append(command.values)
+    recording.applied.append(applied.values)
+    recording.cost.append(cost)
+    for name, value in terms.items():
+        recording.cost_terms.setdefault(name, []).append(value)
+    seconds = getattr(policy, "plan_seconds", None)
+    recording.plan_seconds.append(np.nan if seconds is None else seconds)
+    recording.terminated = observation.terminated
+    _observe(recording, observation, state)
+    return observation
+
+
+def _observe(recording: Recording, observation: Observation, state: np.ndarray) -> None:
     recording.time.append(observation.stamp_ns * 1e-9)
-    recording.x.append(source.state_space.state(observation))
+    recording.x.append(state)
 
 
 def _charge(cost: Cost | None, x: np.ndarray, u: np.ndarray, x_next: np.ndarray,

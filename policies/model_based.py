@@ -32,8 +32,11 @@ from policies.policy_search import PolicySearchConfig, improve_policy
 from policies.receding_horizon import RecedingHorizonPolicy
 from policies.simple import RandomPolicy
 from policies.trial import TrialRecord
-from robots.errors import ConfigurationError, UnknownNameError
+from robots.errors import ConfigurationError, UnknownNameError, VersionError
 from robots.observation import Observation
+
+SHORTEST_JUDGED = 2
+"""A model is judged on at least so many periods that it has not learned from."""
 
 
 class LearningListener(Protocol):
@@ -61,7 +64,7 @@ class LearningConfig:
     episode_steps: int = 200
     """Control periods a trial lasts."""
     refit_every: int | None = None
-    """Control periods between fits (1.5 only); None: before every trial."""
+    """Fit again after this many control periods within a trial (1.5 only), beside the fit before every trial; None: never."""
     replan_every: int = 1
     """Control periods between plans (1.5 only)."""
     hold: int = 1
@@ -133,10 +136,6 @@ class Learner:
         self._fit_seconds += time.perf_counter() - started
         self.listener.fitted(trial, self._fit_report)
 
-    def fit_is_due(self) -> bool:
-        """Return whether enough was lived since the last fit."""
-        return self.model.fits == 0 or self._steps_since_fit >= (self.config.refit_every or 1)
-
     def improve_policy(self, trial: int) -> None:
         """Search for a better policy through the model, from all states lived so far."""
         started = time.perf_counter()
@@ -154,7 +153,6 @@ class Learner:
         config = self.config
         started = time.perf_counter() - self._fit_seconds
         self.listener.trial_started(trial, provenance, config.episode_steps)
-        fits_before = self.model.fits
         seed = trial_seed(self.seed, trial)
 
         def watch(observation: Observation, recording: Recording) -> None:
@@ -169,8 +167,10 @@ class Learner:
         episode = run_episode(self.source, policy, config.episode_steps, seed=seed, trial=trial, provenance=provenance,
                               model_version=lambda: self.model.fits if by_model else None, watch=watch)
         metrics = None
-        if by_model and self.model.fits == fits_before:
-            metrics = evaluate_model(self.model, *(torch.from_numpy(v.copy()) for v in (episode.x, episode.applied)))
+        unseen = min(self._steps_since_fit, episode.steps)  # what was lived since the last fit, which may lie within the trial
+        if by_model and unseen >= SHORTEST_JUDGED:
+            lived = (episode.x[-unseen - 1:], episode.applied[-unseen:])
+            metrics = evaluate_model(self.model, *(torch.from_numpy(values.copy()) for values in lived))
         self.store.write(trial, episode)
         self.episodes[trial] = episode
         record = self._record(trial, provenance, by_model, seed, episode, metrics, time.perf_counter() - started)
@@ -216,7 +216,12 @@ class Learner:
         return [(name, part) for name, part in named if part is not None]
 
     def restore(self, tensors: Mapping[str, Tensor], records: list[TrialRecord]) -> None:
-        """Take over a checkpoint; the episodes of its trials are read from the store."""
+        """Take over a checkpoint; the episodes of its trials are read from the store.
+
+        ShapeError, VersionError or StoreError (all UserError) where it does not belong to this learner.
+        """
+        if "steps_since_fit" not in tensors:
+            raise VersionError("checkpoint: expected the entry 'steps_since_fit', got none; it was written by another version")
         for prefix, learned in self._parts():
             start = f"{prefix}."
             learned.load_tensors({name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)})
@@ -250,13 +255,12 @@ def mbrl_1_0(learner: Learner) -> None:
 
 
 def mbrl_1_5(learner: Learner) -> None:
-    """As 1.0, but planning anew every period (or few), so that mistakes of the model are seen and corrected: MPC."""
+    """As 1.0, but planning anew every period (or few), and fitting anew every N: mistakes of the model are seen and corrected."""
     for trial in learner.remaining():
         if learner.is_random(trial):
             learner.run(trial, learner.random_policy(trial), "random", by_model=False)
             continue
-        if learner.fit_is_due():
-            learner.fit(trial)
+        learner.fit(trial)
         policy, provenance = learner.planning_policy(learner.config.replan_every)
         learner.run(trial, policy, provenance, by_model=True, refit_within=True)
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dynamics.checkpoint import check_tensors
 from dynamics.network import Parameters, forward, new_network
 from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
 from robots.command import Command, CommandSpec
-from robots.errors import ShapeError
 from robots.observation import Observation
 
 
@@ -50,11 +50,10 @@ class NeuralPolicy:
                 **{name: value.detach().clone() for name, value in self.parameters.items()}}
 
     def load_tensors(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` returned; ShapeError if it belongs to another network."""
+        """Take over what `tensors` returned; ShapeError names the first tensor that is missing, unknown or of another shape."""
+        check_tensors(state, self.tensors())
         self._inputs = Normaliser(state["input_mean"].clone(), state["input_std"].clone())
         for name, value in self.parameters.items():
-            if name not in state or state[name].shape != value.shape:
-                raise ShapeError(f"policy: expected {name!r} of shape {tuple(value.shape)}; the checkpoint belongs to another network")
             with torch.no_grad():
                 value.copy_(state[name])
 

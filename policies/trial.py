@@ -53,9 +53,11 @@ class TrialRecord:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict) -> TrialRecord:
+    def from_json(cls, values: object) -> TrialRecord:
         """Return the record that `to_json` described; VersionError if it was written by another version."""
         known = {f.name for f in fields(cls)}
-        if set(values) != known:
-            raise VersionError(f"trial record: expected the entries {sorted(known)}, got {sorted(values)}; it was written by another version")
+        if not isinstance(values, dict) or set(values) != known:
+            got = sorted(values) if isinstance(values, dict) else repr(values)
+            raise VersionError(f"trial record: expected the entries {sorted(known)}, got {got}; "
+                               "it was written by another version")
         return cls(**values)

@@ -91,12 +91,22 @@ def _start_graphics():
     try:
         graphics = _context_class(backend)(640, 480)
         graphics.make_current()
+        _check_current(backend)
     except (ImportError, OSError, AttributeError, RuntimeError) as error:  # what the backends raise where libraries are missing
         raise RenderingUnavailableError(
             f"cannot draw pictures: OpenGL backend {backend!r} did not start ({type(error).__name__}: {error}). On Debian and Ubuntu "
             "install libegl1 and libgl1-mesa-dri, or choose another backend with the environment variable MUJOCO_GL "
             "(egl, osmesa, glfw)") from error
     return graphics
+
+
+def _check_current(backend: str) -> None:
+    """Raise RuntimeError where GLFW opened no window, which it does not say by itself: without a display, mostly."""
+    if backend == "glfw":
+        import glfw
+
+        if not glfw.get_current_context():
+            raise RuntimeError("it opened no window; is there a display?")
 
 
 def _context_class(backend: str) -> type:
@@ -122,5 +132,8 @@ def _context_of_quality(model: mujoco.MjModel, quality: Quality) -> mujoco.MjrCo
     settings.offsamples, settings.shadowsize = (4, 4096) if quality is Quality.PRETTY else (0, 0)
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+    except mujoco.FatalError as error:
+        raise RenderingUnavailableError(f"cannot draw pictures: MuJoCo could not use the OpenGL that started ({error}); choose another "
+                                        "with the environment variable MUJOCO_GL (egl, osmesa, glfw)") from error
     finally:
         settings.offsamples, settings.shadowsize = before

@@ -13,6 +13,7 @@ import pytest
 
 from episodes.store import EpisodeStore
 from experiments.cli import main
+from sim.catalog import make_task
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--steps", "15", "--trials", "3", "--members", "2", "--hidden", "8", "--epochs", "2", "--horizon", "4", "--population", "8",
@@ -88,7 +89,9 @@ def test_evaluate_a_run_and_a_random_policy(learned):
     (["evaluate", "cartpole", "--episodes", "0"], ["--episodes"]),
     (["resume", "nowhere"], ["no run there"]),
     (["report", "nowhere"], ["no run there"]),
+    (["evaluate", "cartpole", "--steps", "0"], ["--steps"]),
     (["bench", "learn-cart"], ["learn-cartpole"]),
+    (["bench", "learn-cartpole", "--seeds", "0"], ["--seeds"]),
     (["list", "robots"], ["tasks"]),
 ])
 def test_mistakes_are_refused_in_words(arguments, words, tmp_path, monkeypatch, capsys):
@@ -100,6 +103,31 @@ def test_mistakes_are_refused_in_words(arguments, words, tmp_path, monkeypatch, 
     for word in words:
         assert word in said.out + said.err
     assert not any(tmp_path.iterdir())  # nothing was begun
+
+
+def test_the_best_episode_is_filmed_in_its_mode_once_the_figures_are_told(tmp_path, monkeypatch, capsys):
+    asked = []
+    with make_task("bullet:panda-reach").robot() as robot:
+        mode = str(robot.spec.commands[1].mode)  # not the default one
+
+    def film(task, episode, path, *, mode):
+        asked.append((task.name, path.name, str(mode), "median" in capsys.readouterr().out))
+        return path
+
+    monkeypatch.setattr("experiments.commands.replay_video", film)
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "bullet:panda-reach", "--mode", mode, "--episodes", "1", "--steps", "3",
+              "--video", str(tmp_path / "x.mp4")])
+    assert stopped.value.code == 0 and asked == [("bullet:panda-reach", "x.mp4", mode, True)]
+
+
+def test_a_demonstration_of_another_version_is_left_alone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.json").write_text('{"format": 99}')
+    monkeypatch.setattr("experiments.commands._learn_and_report", lambda run, threads, report: print(run.path) or 0)
+    with pytest.raises(SystemExit) as stopped:
+        main(["demo", "--runs", str(tmp_path)])
+    assert stopped.value.code == 0 and str(tmp_path / "demo-2") in capsys.readouterr().out.replace("\n", "")
 
 
 def test_a_name_that_is_taken_is_refused_and_the_run_stays(learned):

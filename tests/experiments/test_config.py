@@ -71,6 +71,10 @@ def test_values_that_do_not_fit_are_refused(options):
         run_config(options)
 
 
+def test_a_model_without_members_takes_any_number_of_particles():
+    assert run_config(Learn("cartpole", model="linear", members=3)).model == "linear"
+
+
 def test_a_setting_that_a_planner_lacks_is_named():
     with pytest.raises(ConfigurationError, match="--elites"):
         run_config(Learn("cartpole", planner="mppi", elites=5))

@@ -75,14 +75,15 @@ def test_killed_three_times_at_any_moment(tmp_path, whole):
     same_result(run, whole)
 
 
-def test_stopped_with_ctrl_c(tmp_path, whole):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_with_ctrl_c_or_told_to_end(tmp_path, whole, number, code):
     process = start(tmp_path, "learn", "pendulum", "--seed", "3", *TINY)
     run = tmp_path / "runs" / "run"
     while process.poll() is None and finished_trials(run) < 2:
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     assert "reflexarc resume" in output and "Traceback" not in output
     process = start(tmp_path, "resume", "runs/run", "--no-report", "--threads", "1")
     output, _ = process.communicate(timeout=120)

@@ -179,12 +179,32 @@ class FakeReward:
 
 def test_a_learned_cost_is_the_negative_reward_until_the_predicted_end(double_integrator, command, workers):
     model = FakeReward()
-    evaluator = PlanEvaluator(double_integrator(), LearnedCost(model, FakeValue(), command(), effort=0.0), EvaluationConfig("TSinf", 2), workers)
+    cost = LearnedCost(model, FakeValue(), command(), effort=0.0)
+    evaluator = PlanEvaluator(double_integrator(), cost, EvaluationConfig("TSinf", 2), workers)
     actions = torch.zeros(1, 3, 1)
     p = X0[0] + 0.1 * X0[1] * torch.arange(3)
     assert float(evaluator.costs(X0, actions, None)[0]) == pytest.approx(-float((p * 0.75 ** torch.arange(3)).sum()), rel=1e-5)
     model.sees_endings = False
     assert float(evaluator.costs(X0, actions, None)[0]) == pytest.approx(-float(p.sum()), rel=1e-5)
+
+
+def test_a_plan_is_worth_its_learned_value_at_the_end_unless_it_ended_before(double_integrator, command, workers):
+    model, value, actions = FakeReward(), FakeValue(), torch.zeros(1, 3, 1)
+    value.worth = 10.0
+    cost = LearnedCost(model, value, command(), effort=0.0)
+    assert torch.equal(cost.terminal(torch.tensor([[2.0, 7.0], [-1.0, 0.0]])), torch.tensor([-20.0, 10.0]))
+    evaluator = PlanEvaluator(double_integrator(), cost, EvaluationConfig("TSinf", 2), workers)
+    value.worth = 0.0
+    without = float(evaluator.costs(X0, actions, None)[0])
+    value.worth = 10.0
+    last = float(X0[0] + 0.3 * X0[1])
+    assert float(evaluator.costs(X0, actions, None)[0]) == pytest.approx(without - 0.75**3 * 10.0 * last, rel=1e-4)
+    assert evaluator.explain(X0, actions[0]).cost_by_term["terminal"] == pytest.approx(-(0.75**3) * 10.0 * last, rel=1e-4)
+    model.sees_endings = False
+    value.worth = 0.0
+    without = float(evaluator.costs(X0, actions, None)[0])
+    value.worth = 10.0
+    assert float(evaluator.costs(X0, actions, None)[0]) == pytest.approx(without - 10.0 * last, rel=1e-4)
 
 
 def test_a_learned_cost_charges_effort_as_a_share_of_the_lived_rewards(command):

@@ -147,6 +147,15 @@ def test_watchers_see_every_observation_the_first_included():
     assert [s[1:] for s in seen] == [(0, 1), (1, 2), (2, 3), (3, 4)] and seen[0][0] == 2.0
 
 
+def test_what_a_watcher_raises_is_no_end_of_the_episode():
+    def failing(observation, recording):
+        if recording.steps == 2:
+            raise NumericalError("the refit diverged")
+
+    with pytest.raises(NumericalError, match="refit"):
+        run(Slider(), 4, watch=failing)
+
+
 def test_one_seed_gives_one_episode():
     a, b = (run(Slider(), 6, policy=RandomPolicy(COMMAND)) for _ in range(2))
     assert a.x.tobytes() == b.x.tobytes() and a.commanded.tobytes() == b.commanded.tobytes()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from dynamics.metrics import evaluate_model
 from episodes.store import EpisodeStore
 from experiments.build import build_run
 from experiments.config import RunConfig, settings_for
 from policies.model_based import ALGORITHMS, Learner, LearningConfig, algorithm, trial_seed
-from robots.errors import ConfigurationError, UnknownNameError
+from robots.errors import ConfigurationError, NumericalError, UnknownNameError, UserError
 
 TRIALS, RANDOM, STEPS = 5, 2, 12
 
@@ -83,9 +84,11 @@ def test_1_5_plans_every_period(tmp_path):
 
 def test_1_5_refits_every_n_periods_also_within_a_trial(tmp_path):
     notes, learner = live(tiny("1.5", refit_every=5), tmp_path)
-    assert [trial for trial, _ in notes.fits] == [2, 2, 2, 3, 3, 4, 4, 4]  # 24 random periods, then after 5, 10, 15, ... lived ones
-    assert [r.model_version for r in learner.records][2:] == [3, 5, 8]
-    assert all(r.one_step_error is None for r in learner.records)  # a model that learned within the trial is not judged on it
+    assert notes.fits == [(trial, list(range(trial))) for trial in (2, 3, 4) for _ in range(3)]  # before the trial, after 5 and 10 periods
+    assert [r.model_version for r in learner.records][2:] == [3, 6, 9]
+    last = learner.store.read(4)  # judged on its last 2 periods, which the model has not learned from
+    judged = evaluate_model(learner.model, torch.from_numpy(last.x[-3:].copy()), torch.from_numpy(last.applied[-2:].copy()))
+    assert learner.records[4].one_step_error == judged.normalised_rmse
 
 
 def test_2_0_acts_by_a_network_and_never_plans(tmp_path):
@@ -130,6 +133,59 @@ def test_a_learned_reward_is_fitted_where_the_task_has_no_cost(tmp_path):
     assert learner.records[0].total_return == -learner.store.read(0).cost.sum()
 
 
+def test_trials_are_random_until_a_learned_reward_varies(tmp_path):
+    config = replace(settings_for("gym:InvertedPendulum-v5", 1000), learning=LearningConfig(trials=9, random_trials=2, episode_steps=20))
+    with build_run(config, EpisodeStore(tmp_path / "learned"), Notes(), 1) as built:
+        learner = built.learner
+        learner.listener.learner = learner
+        for trial in range(2):
+            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+        lived = dict(learner.episodes)
+        flat = {trial: replace(episode, cost=np.full(episode.steps, -1.0), cost_terms={}) for trial, episode in lived.items()}
+        learner.episodes = flat
+        assert [learner.is_random(trial) for trial in (0, 1, 2, 8)] == [True] * 4  # nothing to aim at
+        learner.episodes = {0: flat[0], 1: replace(flat[1], cost=np.full(flat[1].steps, -2.0))}
+        assert [learner.is_random(trial) for trial in (0, 1, 2, 8)] == [True, True, False, False]
+        learner.episodes = flat
+        learner.model.fits = 1
+        assert not learner.is_random(2)  # what was once learned goes on
+    with build_run(tiny("1.5"), EpisodeStore(tmp_path / "known"), Notes(), 1) as built:
+        assert [built.learner.is_random(trial) for trial in range(4)] == [True, True, False, False]  # a known cost needs no reward
+
+
+def test_every_other_random_trial_holds_its_commands(tmp_path):
+    _, learner = live(tiny("1.5", trials=4, random_trials=4, hold=3), tmp_path)
+    for trial in range(4):
+        held = (np.diff(learner.store.read(trial).commanded[:, 0]) == 0).tolist()
+        assert held == ([True, True, False] * 4)[:STEPS - 1] if trial % 2 else not any(held), trial
+
+
+def test_a_fit_that_diverges_within_a_trial_is_no_end_of_an_episode(tmp_path):
+    config = tiny("1.5", refit_every=5)
+    with build_run(config, EpisodeStore(tmp_path), Notes(), 1) as built:
+        learner = built.learner
+        learner.listener.learner = learner
+        fit = learner.fit
+
+        def diverges(trial, partial=None):
+            if partial is not None:
+                raise NumericalError("fitting left the numbers")
+            fit(trial)
+
+        learner.fit = diverges
+        with pytest.raises(NumericalError, match="fitting left"):
+            algorithm("1.5")(learner)
+        assert len(learner.records) == RANDOM == len(learner.store)  # the trial that failed is not kept as if it were one
+
+
+def test_a_checkpoint_of_another_policy_or_of_none_is_refused(tmp_path):
+    with build_run(tiny("2.0"), EpisodeStore(tmp_path), Notes(), 1) as built:
+        whole = built.learner.tensors()
+        for name in ("steps_since_fit", "policy.input_mean", "policy.weight0", "model.fits"):
+            with pytest.raises(UserError, match=name.split(".")[-1]):
+                built.learner.restore({key: value for key, value in whole.items() if key != name}, [])
+
+
 def test_policy_search_lowers_the_imagined_cost_on_a_known_system(tmp_path):
     from policies.policy_search import improve_policy
 
@@ -152,7 +208,7 @@ def test_trial_seeds_differ_between_trials_and_runs():
 
 
 def test_unknown_algorithms_and_empty_runs_are_refused():
-    with pytest.raises(UnknownNameError, match="0.5"):
+    with pytest.raises(UnknownNameError, match=r"0\.5"):
         algorithm("0.6")
     with pytest.raises(ConfigurationError, match="trials"):
         LearningConfig(trials=0)

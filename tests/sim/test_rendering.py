@@ -85,6 +85,16 @@ def test_pretty_pictures_have_shadows_and_may_be_larger_than_the_buffer():
         assert (pictures[Quality.TRAINING] - pictures[Quality.PRETTY]).max(-1).clip(0).mean() > 1  # shadows darken
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a display is always there")
+def test_glfw_without_a_display_is_refused_in_words(monkeypatch):
+    pytest.importorskip("glfw")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    with OWN_TASKS["pendulum"]().robot() as robot, pytest.warns(Warning), pytest.raises(RenderingUnavailableError, match="display"):
+        SceneRenderer(robot.model, Quality.TRAINING)
+
+
 def test_wrong_requests_are_refused():
     with OWN_TASKS["cartpole"]().robot() as robot:
         robot.reset(0)
