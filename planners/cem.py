@@ -9,8 +9,7 @@ from torch import Tensor
 
 from planners.noise import truncated_normal
 from planners.plan import Plan
-from planners.sampling import SamplingConfig, SamplingPlanner, Search, best_candidates
-from robots.errors import ConfigurationError
+from planners.sampling import SamplingConfig, SamplingPlanner, Search, best_candidates, check_elites
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,7 @@ class CEMConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.elites <= self.population:
-            raise ConfigurationError(f"elites: expected 1 to the population ({self.population}), got {self.elites}")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigurationError(f"momentum: expected 0 <= momentum < 1, got {self.momentum}")
+        check_elites(self.elites, self.population, self.momentum)
 
 
 class CEM(SamplingPlanner):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from planners.noise import coloured_noise
 from planners.plan import Plan
-from planners.sampling import SamplingConfig, SamplingPlanner, Search, best_candidates
+from planners.sampling import SamplingConfig, SamplingPlanner, Search, best_candidates, check_elites
 from robots.errors import ConfigurationError
 
 
@@ -32,10 +32,7 @@ class ICEMConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.elites <= self.population:
-            raise ConfigurationError(f"elites: expected 1 to the population ({self.population}), got {self.elites}")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ConfigurationError(f"momentum: expected 0 <= momentum < 1, got {self.momentum}")
+        check_elites(self.elites, self.population, self.momentum)
         if self.decay < 1.0 or self.initial_std <= 0.0 or self.beta < 0.0 or not 0.0 <= self.kept <= 1.0:
             raise ConfigurationError(f"iCEM: expected decay >= 1, initial_std > 0, beta >= 0 and kept in [0, 1], got decay={self.decay}, "
                                      f"initial_std={self.initial_std}, beta={self.beta}, kept={self.kept}")

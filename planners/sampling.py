@@ -55,6 +55,14 @@ class SamplingConfig:
             raise ConfigurationError(f"iterations: expected at least 1, got {self.iterations}")
 
 
+def check_elites(elites: int, population: int, momentum: float) -> None:
+    """Raise ConfigurationError unless the elites fit into the population and the momentum lies in [0, 1)."""
+    if not 1 <= elites <= population:
+        raise ConfigurationError(f"elites: expected 1 to the population ({population}), got {elites}")
+    if not 0.0 <= momentum < 1.0:
+        raise ConfigurationError(f"momentum: expected 0 <= momentum < 1, got {momentum}")
+
+
 class SamplingPlanner(ABC):
     """The loop; what is a planner's own is how it begins, samples, updates and picks."""
 

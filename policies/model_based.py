@@ -192,9 +192,9 @@ class Learner:
                {str(k): error for k, error in metrics.k_step_rmse.items()}) if metrics else (None, {}, None, {}, {})),
             float(np.median(plan)) if len(plan) else None, float(np.percentile(plan, 99)) if len(plan) else None, seconds)
 
-    def random_policy(self, trial: int) -> RandomPolicy:
-        """Return the policy of a random trial."""
-        return RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1)
+    def run_random(self, trial: int) -> None:
+        """Live one trial with random commands."""
+        self.run(trial, RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1), "random", by_model=False)
 
     def planning_policy(self, replan_every: int) -> tuple[RecedingHorizonPolicy, str]:
         """Return the planner as a policy, and what its episodes are called."""
@@ -235,7 +235,7 @@ def mbrl_0_5(learner: Learner) -> None:
     """Random data, one fit, plans played open loop; nothing that the planner lives through is learned from."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
             continue
         if learner.model.fits == 0:
             learner.fit(trial)
@@ -247,7 +247,7 @@ def mbrl_1_0(learner: Learner) -> None:
     """As 0.5, but every episode joins the data and the model is fitted again before each: aggregation."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
             continue
         learner.fit(trial)
         policy, provenance = learner.planning_policy(learner.planner.horizon)
@@ -258,7 +258,7 @@ def mbrl_1_5(learner: Learner) -> None:
     """As 1.0, but planning anew every period (or few), and fitting anew every N: mistakes of the model are seen and corrected."""
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
             continue
         learner.fit(trial)
         policy, provenance = learner.planning_policy(learner.config.replan_every)
@@ -272,7 +272,7 @@ def mbrl_2_0(learner: Learner) -> None:
         raise ConfigurationError("model-based RL 2.0 needs a neural policy; this learner has none")
     for trial in learner.remaining():
         if learner.is_random(trial):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
             continue
         learner.fit(trial)
         learner.improve_policy(trial)

@@ -150,7 +150,8 @@ def _video(material: Material, trial: int) -> Path | None:
 
 
 def _model(page: Page, material: Material) -> None:
-    page.section("What the model was worth", "Judged on every trial before the model learned from it.")
+    page.section("What the model was worth", "Judged on what the model had not learned from: a whole trial, or its "
+                 "part after the last fit within it.")
     if material.newest_by_model is None:
         page.notice("No model has acted yet, so there is nothing to judge.")
         return

@@ -139,7 +139,7 @@ def test_trials_are_random_until_a_learned_reward_varies(tmp_path):
         learner = built.learner
         learner.listener.learner = learner
         for trial in range(2):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
         lived = dict(learner.episodes)
         flat = {trial: replace(episode, cost=np.full(episode.steps, -1.0), cost_terms={}) for trial, episode in lived.items()}
         learner.episodes = flat
@@ -194,7 +194,7 @@ def test_policy_search_lowers_the_imagined_cost_on_a_known_system(tmp_path):
         learner = built.learner
         learner.listener.learner = learner
         for trial in range(2):
-            learner.run(trial, learner.random_policy(trial), "random", by_model=False)
+            learner.run_random(trial)
         learner.fit(2)
         starts = torch.from_numpy(np.concatenate([e.x for e in learner.episodes.values()]))
         history = improve_policy(learner.policy, learner.model, learner.planner.evaluator.cost, starts, config.policy_search, 0)
