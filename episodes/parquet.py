@@ -54,7 +54,9 @@ def decode_episode(data: bytes, source: str) -> Episode:
     if not data:
         raise StoreError(f"{source}: the file is empty, expected an episode. {_ADVICE}")
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        # Without threads of its own: one that still starts while the process ends takes it down (seen once in a test run).
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True, pre_buffer=False)
+        table = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(f"{source}: truncated, damaged or not a Parquet file ({str(error).splitlines()[0]}). {_ADVICE}") from error
     header = _header(table, source)
