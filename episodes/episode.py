@@ -134,6 +134,11 @@ class Episode:
         """(T,) measured length of each period [s]."""
         return np.diff(self.time)
 
+    @property
+    def planned_seconds(self) -> np.ndarray:
+        """(n,) time of every period in which something was planned [s]; empty where nothing was."""
+        return self.plan_seconds[np.isfinite(self.plan_seconds)] if self.plan_seconds is not None else np.zeros(0)
+
     def transitions(self) -> Transitions:
         """Return the T transitions (x, u, x_next, dt), where u is what was applied."""
         return Transitions(self.x[:-1], self.applied, self.x[1:], self.dt)

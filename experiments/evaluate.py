@@ -73,7 +73,7 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
         with task.robot() as robot:
             command = robot.spec.command(mode)
             source = EpisodeSource(robot, task.state_space, command, task.cost, task.name)
-            lived = _live(source, RandomPolicy(command), "random", None, episodes, steps or task.episode_steps, seed, console)
+            lived = _live(source, RandomPolicy(command), None, episodes, steps or task.episode_steps, seed, console)
     else:
         enable_fast_float32()
         run = RunDirectory.open(Path(policy))
@@ -86,8 +86,7 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
             built.learner.restore(checkpoint.tensors, checkpoint.records)
             if built.learner.model.fits == 0:
                 raise StoreError(f"{policy}: its model was never fitted; go on with it first: reflexarc resume {policy}")
-            acting, provenance = _acting(built.learner, run.config)
-            lived = _live(built.learner.source, acting, provenance, built.learner.model.fits, episodes,
+            lived = _live(built.learner.source, _acting(built.learner, run.config), built.learner.model.fits, episodes,
                           steps or run.config.learning.episode_steps, seed, console)
     for episode in lived if store is not None else []:
         store.append(episode)
@@ -95,9 +94,9 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
                       [e.steps for e in lived], [_median_plan(e) for e in lived]), lived
 
 
-def _acting(learner: Learner, config: RunConfig) -> tuple[Policy, str]:
+def _acting(learner: Learner, config: RunConfig) -> Policy:
     if learner.policy is not None:
-        return learner.policy, learner.policy.provenance
+        return learner.policy
     return learner.planning_policy(config.learning.replan_every if config.algorithm == "1.5" else config.search.horizon)
 
 
@@ -109,16 +108,15 @@ def _check(config: RunConfig, task: str, mode: str | None) -> None:
         raise ConfigurationError(f"--mode: the run learned with mode {config.mode or 'default'!r}, got {mode!r}; leave --mode out")
 
 
-def _live(source: EpisodeSource, policy: Policy, provenance: str, version: int | None, episodes: int, steps: int, seed: int,
+def _live(source: EpisodeSource, policy: Policy, version: int | None, episodes: int, steps: int, seed: int,
           console: Console) -> list[Episode]:
     numbers = track(range(episodes), "episodes", console=console, transient=True, disable=not console.is_terminal)
-    return [run_episode(source, policy, steps, seed=seed + i, trial=i, provenance=provenance, model_version=lambda: version)
+    return [run_episode(source, policy, steps, seed=seed + i, trial=i, provenance=policy.provenance, model_version=lambda: version)
             for i in numbers]
 
 
 def _median_plan(episode: Episode) -> float | None:
-    seconds = episode.plan_seconds[np.isfinite(episode.plan_seconds)] if episode.plan_seconds is not None else np.zeros(0)
-    return float(np.median(seconds) * 1e3) if len(seconds) else None
+    return float(np.median(episode.planned_seconds) * 1e3) if len(episode.planned_seconds) else None
 
 
 def print_evaluation(console: Console, result: Evaluation) -> None:

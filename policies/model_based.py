@@ -100,14 +100,9 @@ class Learner:
         self.episodes: dict[int, Episode] = {}
         self._fit_seconds, self._fit_report, self._steps_since_fit = 0.0, None, 0
 
-    @property
-    def next_trial(self) -> int:
-        """Number of the trial that comes next."""
-        return len(self.records)
-
     def remaining(self) -> range:
         """Return the trials that are still to come."""
-        return range(self.next_trial, self.config.trials)
+        return range(len(self.records), self.config.trials)
 
     def is_random(self, trial: int) -> bool:
         """Return whether trial `trial` collects random data: the first few, and all until a reward to be learned has varied,
@@ -148,9 +143,9 @@ class Learner:
                                                        trial_seed(self.seed, trial)), [None])
         self._fit_seconds += time.perf_counter() - started
 
-    def run(self, trial: int, policy: Policy, provenance: str, by_model: bool, refit_within: bool = False) -> None:
+    def run(self, trial: int, policy: Policy, by_model: bool, refit_within: bool = False) -> None:
         """Live one trial, keep the episode, judge the model on it before it learns from it, and record all."""
-        config = self.config
+        config, provenance = self.config, policy.provenance
         started = time.perf_counter() - self._fit_seconds
         self.listener.trial_started(trial, provenance, config.episode_steps)
         seed = trial_seed(self.seed, trial)
@@ -180,7 +175,7 @@ class Learner:
 
     def _record(self, trial: int, provenance: str, by_model: bool, seed: int, episode: Episode, metrics: ModelMetrics | None,
                 seconds: float) -> TrialRecord:
-        plan = episode.plan_seconds[np.isfinite(episode.plan_seconds)] * 1e3 if episode.plan_seconds is not None else np.zeros(0)
+        plan = episode.planned_seconds * 1e3
         report = self._fit_report
         return TrialRecord(
             trial, provenance, self.model.fits if by_model else None, episode.total_return, episode.steps, episode.terminated, seed,
@@ -194,13 +189,13 @@ class Learner:
 
     def run_random(self, trial: int) -> None:
         """Live one trial with random commands."""
-        self.run(trial, RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1), "random", by_model=False)
+        self.run(trial, RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1), by_model=False)
 
-    def planning_policy(self, replan_every: int) -> tuple[RecedingHorizonPolicy, str]:
-        """Return the planner as a policy, and what its episodes are called."""
+    def planning_policy(self, replan_every: int) -> RecedingHorizonPolicy:
+        """Return the planner as a policy; playing plans to their end is called open loop."""
         name = type(self.planner).__name__.lower()
         provenance = f"{name} open loop" if replan_every == self.planner.horizon else name
-        return RecedingHorizonPolicy(self.planner, self.source.state_space, self.source.command, provenance, replan_every), provenance
+        return RecedingHorizonPolicy(self.planner, self.source.state_space, self.source.command, provenance, replan_every)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that later trials depend on, by name."""
@@ -239,8 +234,7 @@ def mbrl_0_5(learner: Learner) -> None:
             continue
         if learner.model.fits == 0:
             learner.fit(trial)
-        policy, provenance = learner.planning_policy(learner.planner.horizon)
-        learner.run(trial, policy, provenance, by_model=True)
+        learner.run(trial, learner.planning_policy(learner.planner.horizon), by_model=True)
 
 
 def mbrl_1_0(learner: Learner) -> None:
@@ -250,8 +244,7 @@ def mbrl_1_0(learner: Learner) -> None:
             learner.run_random(trial)
             continue
         learner.fit(trial)
-        policy, provenance = learner.planning_policy(learner.planner.horizon)
-        learner.run(trial, policy, provenance, by_model=True)
+        learner.run(trial, learner.planning_policy(learner.planner.horizon), by_model=True)
 
 
 def mbrl_1_5(learner: Learner) -> None:
@@ -261,8 +254,7 @@ def mbrl_1_5(learner: Learner) -> None:
             learner.run_random(trial)
             continue
         learner.fit(trial)
-        policy, provenance = learner.planning_policy(learner.config.replan_every)
-        learner.run(trial, policy, provenance, by_model=True, refit_within=True)
+        learner.run(trial, learner.planning_policy(learner.config.replan_every), by_model=True, refit_within=True)
 
 
 def mbrl_2_0(learner: Learner) -> None:
@@ -276,7 +268,7 @@ def mbrl_2_0(learner: Learner) -> None:
             continue
         learner.fit(trial)
         learner.improve_policy(trial)
-        learner.run(trial, policy, policy.provenance, by_model=True)
+        learner.run(trial, policy, by_model=True)
 
 
 ALGORITHMS: dict[str, Callable[[Learner], None]] = {"0.5": mbrl_0_5, "1.0": mbrl_1_0, "1.5": mbrl_1_5, "2.0": mbrl_2_0}

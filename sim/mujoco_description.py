@@ -33,7 +33,7 @@ def degree_of_freedom_names(model: mujoco.MjModel) -> tuple[str, ...]:
 def unlimited_hinges(model: mujoco.MjModel) -> tuple[int, ...]:
     """Return the entries of q that are hinges without a stop."""
     return tuple(int(model.jnt_qposadr[joint]) for joint in range(model.njnt)
-                 if len(_SUFFIXES[model.jnt_type[joint]]) == 1 and model.jnt_type[joint] == _HINGE and not model.jnt_limited[joint])
+                 if model.jnt_type[joint] == _HINGE and not model.jnt_limited[joint])
 
 
 def joint_limits(model: mujoco.MjModel) -> JointLimits:
