@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 from torch import Tensor
@@ -21,15 +22,22 @@ class RolloutNoise:
     """All randomness of one batch of rollouts, drawn before any of it runs."""
 
     normal: Tensor | None
-    """(H, P, N, no) standard normal draws; N is 1 where all candidates share them; None: no noise."""
-    permutations: Tensor | None
-    """(H, P) for every step, the slot that each slot takes its particle from (TS1)."""
+    """(H, P, N, no) standard normal draws of every slot; N is 1 where all candidates share them; None: no noise."""
+    slots: Tensor | None
+    """(H, P) for every step, the slot that each particle stands in (TS1); None: particle p stays in slot p."""
 
     def candidates(self, portion: slice) -> RolloutNoise:
         """Return the noise of a portion of the candidates."""
         if self.normal is None or self.normal.shape[2] == 1:
             return self
-        return RolloutNoise(self.normal[:, :, portion], self.permutations)
+        return RolloutNoise(self.normal[:, :, portion], self.slots)
+
+
+class Following(Enum):
+    """What one particle follows for one step."""
+
+    ITS_MEMBER = "the member whose slot it stands in"
+    ALL_MEMBERS = "the Gaussian with the mean and variance of all members together"
 
 
 class Propagation(ABC):
@@ -40,6 +48,8 @@ class Propagation(ABC):
     """True where particles change their slot, and so their member, at every step."""
     draws = True
     """True where noise is drawn."""
+    fused: Following | None = None
+    """What a particle follows, for the compiled kernel; None: only torch can do it."""
 
     def check(self, particles: int, members: int) -> None:
         """Raise ConfigurationError unless this propagation can run `particles` through `members`."""
@@ -56,10 +66,8 @@ class Propagation(ABC):
         if generator is None:
             return RolloutNoise(None, None)
         normal = torch.randn(horizon, particles, 1 if common else candidates, no, generator=generator) if self.draws else None
-        permutations = None
-        if self.shuffles:
-            permutations = torch.rand(horizon, particles, generator=generator).argsort(dim=1)
-        return RolloutNoise(normal, permutations)
+        slots = torch.rand(horizon, particles, generator=generator).argsort(dim=1) if self.shuffles else None
+        return RolloutNoise(normal, slots)
 
 
 class Expectation(Propagation):
@@ -67,6 +75,7 @@ class Expectation(Propagation):
 
     name = "E"
     draws = False
+    fused = Following.ALL_MEMBERS
 
     def check(self, particles: int, members: int) -> None:
         if particles != 1:
@@ -81,6 +90,7 @@ class DistributionSampling(Propagation):
     """DS: every particle is drawn from the Gaussian with the ensemble's mean and total variance at its state."""
 
     name = "DS"
+    fused = Following.ALL_MEMBERS
 
     def step(self, forward: Forward, u: Tensor, normal: Tensor | None) -> None:
         output = _ensemble_sample(forward, u, normal)
@@ -121,6 +131,8 @@ class MomentMatching(Propagation):
 
 class _TrajectorySampling(Propagation):
     """Every particle follows the member whose slot it stands in."""
+
+    fused = Following.ITS_MEMBER
 
     def check(self, particles: int, members: int) -> None:
         if particles < 1 or particles % members:

@@ -33,13 +33,15 @@ class Rollouts:
         if actions.shape[0] != forward.candidates:
             raise ShapeError(f"Rollouts: made for {forward.candidates} candidates, got actions of shape {tuple(actions.shape)}")
         forward.x.copy_(x0)
+        standing = torch.arange(forward.particles)  # (P,) the slot of each particle
         for t in range(actions.shape[1]):
-            if noise.permutations is not None and t > 0:
-                forward.x.copy_(forward.x[noise.permutations[t]])
+            if noise.slots is not None:
+                forward.x.copy_(forward.x[standing[noise.slots[t].argsort()]])
+                standing = noise.slots[t]
             normal = None if noise.normal is None else noise.normal[t]
             with torch.inference_mode():
                 self._propagation.step(forward, actions[:, t], normal)
-            yield forward.x
+            yield forward.x if noise.slots is None else forward.x[standing]
 
 
 def roll_out(model: DynamicsModel, x0: Tensor, act: Callable[[int, Tensor], Tensor], horizon: int,

@@ -60,6 +60,11 @@ def _one_core() -> None:
 
 def portions(count: int, size: int) -> list[slice]:
     """Return slices that cut `range(count)` into the fewest nearly equal portions of at most `size`."""
-    pieces = -(-count // size)
+    return shares(count, -(-count // size))
+
+
+def shares(count: int, pieces: int) -> list[slice]:
+    """Return slices that cut `range(count)` into nearly equal pieces, none of them empty."""
+    pieces = min(pieces, count)
     edges = [count * i // pieces for i in range(pieces + 1)]
     return [slice(a, b) for a, b in pairwise(edges)]

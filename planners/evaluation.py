@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dynamics.forward import FoldedNetwork
+from dynamics.fused import WHAT_IT_CANNOT, FusedRollouts, PackedNetwork, supports
+from dynamics.kernel_choice import KERNELS, trusted_kernel
 from dynamics.model import EnsembleModel
 from dynamics.propagation import Propagation, RolloutNoise, make_propagation
 from dynamics.rollout import Rollouts
 from dynamics.workers import Workers, portions
 from planners.cost import Cost
 from planners.risk import make_risk
-from robots.errors import ConfigurationError
+from robots.errors import ConfigurationError, UnknownNameError
 
 LARGEST_SIZES = 12
-"""Portion sizes whose buffers are kept from one evaluation to the next."""
+"""Batch sizes whose buffers are kept from one evaluation to the next."""
+STATES_PER_PORTION = 8192
+"""Predicted states that one thread charges at a time."""
+KERNEL_CHOICES = ("auto", *KERNELS, "torch")
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,18 @@ class EvaluationConfig:
     """All candidates meet the same noise: they are compared under equal luck, so that far fewer particles rank as well."""
     risk: str = "mean"
     """mean, worst, cvar:SHARE or exponential:THETA over the particles."""
+    kernel: str = "auto"
+    """float32 or bfloat16: compiled for this processor; torch: works everywhere; auto: float32 where this processor and the
+    model allow it, else torch."""
     rows_per_portion: int = 320
-    """Particles x candidates that one thread rolls out at a time; part of the result's arithmetic, the thread count is not."""
+    """Particles x candidates that one thread rolls out at a time with torch; part of the result's arithmetic, the thread count
+    is not."""
 
     def __post_init__(self) -> None:
         make_propagation(self.propagation)
         make_risk(self.risk)
+        if self.kernel not in KERNEL_CHOICES:
+            raise UnknownNameError("kernel", self.kernel, KERNEL_CHOICES)
         if self.particles < 1:
             raise ConfigurationError(f"particles: expected at least 1, got {self.particles}")
         if self.rows_per_portion < 1:
@@ -67,12 +77,21 @@ class PlanEvaluator:
         self._risk = make_risk(config.risk)
         self._portion = max(1, config.rows_per_portion // config.particles)
         self._network: FoldedNetwork | None = None
+        self._packed: PackedNetwork | None = None
+        self._fused: dict[tuple[int, int], FusedRollouts] = {}
+        """By candidates and horizon; what was used last is the last."""
         self._free: dict[int, list[Rollouts]] = {}
-        """Buffers that no thread is using, by the number of candidates; the size used last is the last."""
+        """torch's buffers that no thread is using, by the number of candidates; what was used last is the last."""
 
     def refresh(self) -> None:
         """Take a new snapshot of the model's weights before the next evaluation."""
-        self._network, self._free = None, {}
+        self._network, self._packed, self._fused, self._free = None, None, {}, {}
+
+    @property
+    def kernel(self) -> str:
+        """What rolls out the present model: float32, bfloat16 or torch."""
+        self._take_snapshot()
+        return "torch" if self._packed is None else self._packed.kernel.name
 
     @torch.no_grad()
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -80,29 +99,23 @@ class PlanEvaluator:
         count, horizon, _ = actions.shape
         noise = self._propagation.noise(horizon, self.config.particles, count, self.model.state_space.no, generator,
                                         self.config.common_random_numbers)
-        pieces = portions(count, self._portion)
-        self._prepare({piece.stop - piece.start for piece in pieces})
+        states = self._states(x0, actions, noise)
 
-        def evaluate(piece: slice) -> Tensor:
-            particle_costs = self._particle_costs(x0, actions[piece], noise.candidates(piece))
+        def charge(piece: slice) -> Tensor:
+            particle_costs = self._particle_costs(x0, states[:, :, piece], actions[piece])
             # a risk measure may overlook a particle that diverged (the mean of the worst does not see -inf)
             return torch.where(particle_costs.isfinite().all(0), self._risk(particle_costs), torch.inf)
 
-        costs = torch.cat(self.workers.map(evaluate, pieces))
+        pieces = portions(count, max(1, STATES_PER_PORTION // (horizon * self.config.particles)))
+        costs = torch.cat(self.workers.map(charge, pieces))
         return torch.where(costs.isfinite(), costs, torch.inf)
 
     @torch.no_grad()
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:
         """Return what the plan actions (H, nu) is expected to do and pay, by term: the mean over the particles, without model noise."""
         noise = self._propagation.noise(len(actions), self.config.particles, 1, self.model.state_space.no, None, True)
-        self._prepare({1})
-
-        def follow(_: None) -> Tensor:
-            states = [x0.expand(self.config.particles, -1)]
-            self._run(x0, actions.unsqueeze(0), noise, lambda t, x: states.append(x[:, 0].clone()))
-            return torch.stack(states)  # (H + 1, P, nx)
-
-        states = self.workers.map(follow, [None])[0]
+        lived = self._states(x0, actions.unsqueeze(0), noise)[:, :, 0]  # (H, P, nx)
+        states = torch.cat([x0.expand(1, *lived.shape[1:]), lived])
         charged = self.cost.terms(states[:-1], actions.unsqueeze(1))
         weight = torch.ones(len(states), states.shape[1])  # (H + 1, P) probability that the episode still goes on
         survival = self.cost.survival(states[:-1], actions.unsqueeze(1))
@@ -113,44 +126,66 @@ class PlanEvaluator:
         return Explanation(states.mean(1), states.std(1, correction=0), by_term)
 
     @torch.no_grad()  # here again: the caller's setting does not hold in the workers' threads
-    def _particle_costs(self, x0: Tensor, actions: Tensor, noise: RolloutNoise) -> Tensor:
-        """Return costs (P, n) of every particle of plans actions (n, H, nu)."""
-        horizon = actions.shape[1]
-        total = torch.zeros(self.config.particles, actions.shape[0])
-        first = actions[:, 0]
-        at_start = x0.expand(1, actions.shape[0], -1)
-        charged, alive = self.cost.charge(at_start, first)
-        total += charged
+    def _particle_costs(self, x0: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Return costs (P, n) of particles that went through states (H, P, n, nx) from x0 under plans actions (n, H, nu)."""
+        first, *_ = commands = actions.transpose(0, 1).unsqueeze(1)  # (H, 1, n, nu)
+        begun, goes_on = self.cost.charge(x0.expand_as(states[0, :1]), first)  # (1, n)
+        terminal = self.cost.terminal(states[-1])
+        if len(states) == 1:
+            return begun + (terminal if goes_on is None else goes_on * terminal)
+        charged, survives = self.cost.charge(states[:-1], commands[1:])  # (H - 1, P, n)
+        if goes_on is None or survives is None:
+            return begun + charged.sum(0) + terminal
+        alive = torch.cat([goes_on.expand_as(survives[:1]), survives]).cumprod(0)  # probability to live to see x_1, ..., x_H
+        return begun + (alive[:-1] * charged).sum(0) + alive[-1] * terminal
 
-        def charge(t: int, x: Tensor) -> None:
-            nonlocal alive
-            if t + 1 == horizon:
-                charged, goes_on = self.cost.terminal(x), None
-            else:
-                charged, goes_on = self.cost.charge(x, actions[:, t + 1])
-            total.add_(charged if alive is None else alive * charged)
-            if alive is not None and goes_on is not None:
-                alive = alive * goes_on
-
-        self._run(x0, actions, noise, charge)
-        return total
-
-    def _run(self, x0: Tensor, actions: Tensor, noise: RolloutNoise, visit: Callable[[int, Tensor], None]) -> None:
-        size = actions.shape[0]
-        free = self._free[size]
-        try:
-            rollouts = free.pop()
-        except IndexError:
-            rollouts = Rollouts(self.model, self._propagation, self.config.particles, size, self._network)
-        for t, x in enumerate(rollouts.states(x0, actions, noise)):
-            visit(t, x)
-        free.append(rollouts)
-
-    def _prepare(self, sizes: set[int]) -> None:
-        """Have a snapshot of the model, and places for the buffers of portions of these sizes; forget those not used for long."""
-        if self._network is None:
-            self._network = self.model.folded()
-        for size in sizes:
+    def _states(self, x0: Tensor, actions: Tensor, noise: RolloutNoise) -> Tensor:
+        """Return states (H, P, N, nx) of plans actions (N, H, nu); a buffer of the kernel's may be overwritten by the next call."""
+        self._take_snapshot()
+        if self._packed is not None:
+            return self._fused_rollouts(*actions.shape[:2]).states(x0, actions, noise)
+        pieces = portions(len(actions), self._portion)
+        for size in {piece.stop - piece.start for piece in pieces}:
             self._free[size] = self._free.pop(size, [])
-        while len(self._free) > LARGEST_SIZES + len(sizes):
+        while len(self._free) > LARGEST_SIZES:
             del self._free[next(iter(self._free))]
+        states = torch.empty(actions.shape[1], self.config.particles, len(actions), len(x0))
+
+        def roll_out(piece: slice) -> None:
+            free = self._free[piece.stop - piece.start]
+            try:
+                rollouts = free.pop()
+            except IndexError:
+                rollouts = Rollouts(self.model, self._propagation, self.config.particles, piece.stop - piece.start, self._network)
+            for t, x in enumerate(rollouts.states(x0, actions[piece], noise.candidates(piece))):
+                states[t, :, piece] = x
+            free.append(rollouts)
+
+        self.workers.map(roll_out, pieces)
+        return states
+
+    def _fused_rollouts(self, candidates: int, horizon: int) -> FusedRollouts:
+        key = (candidates, horizon)
+        rollouts = self._fused.pop(key, None)
+        if rollouts is None:
+            rollouts = FusedRollouts(self._packed, self._propagation, self.config.particles, candidates, horizon, self.workers)
+        self._fused[key] = rollouts
+        while len(self._fused) > LARGEST_SIZES:
+            del self._fused[next(iter(self._fused))]
+        return rollouts
+
+    def _take_snapshot(self) -> None:
+        """Have a snapshot of the model's weights, packed for the kernel where one is used."""
+        if self._network is not None:
+            return
+        network, chosen = self.model.folded(), self.config.kernel
+        if chosen != "torch":
+            kernel = trusted_kernel("float32" if chosen == "auto" else chosen)
+            usable = supports(network, self._propagation)
+            if kernel is not None and usable:
+                self._packed = PackedNetwork(network, kernel)
+            elif chosen != "auto":
+                raise ConfigurationError(f"kernel {chosen!r} cannot be used: " + (
+                    "this processor lacks the instructions" if kernel is None else f"{WHAT_IT_CANNOT}, which only torch does")
+                    + "; use kernel 'auto' or 'torch'")
+        self._network = network

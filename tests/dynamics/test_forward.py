@@ -59,13 +59,11 @@ def test_rollouts_are_the_naive_loop(model, space, random_states, propagation):
     rollouts = Rollouts(model, kind, particles, candidates)
     x = x0.float().expand(particles, candidates, -1)
     for t, state in enumerate(rollouts.states(x0, actions, noise)):
-        if propagation == "TS1" and t > 0:
-            x = x[noise.permutations[t]]
-        grouped = x.reshape(model.members, -1, space.nx)
-        u = actions[:, t].expand(particles, -1, -1).reshape(model.members, -1, model.nu)
-        mean, variance = model.paired_outputs(grouped, u)
-        output = mean + variance.sqrt() * noise.normal[t].reshape(mean.shape)
-        x = space.advance(grouped, output).reshape(particles, candidates, -1)
+        mean, variance = model.member_outputs(x, actions[:, t].expand(particles, -1, -1))  # (E, P, N, no)
+        slots = noise.slots[t] if propagation == "TS1" else torch.arange(particles)
+        member = slots // (particles // model.members)
+        own = torch.arange(particles)
+        x = space.advance(x, mean[member, own] + variance[member, own].sqrt() * noise.normal[t][slots])
         torch.testing.assert_close(state, x, rtol=1e-3, atol=2e-4)
     assert torch.isfinite(x).all()
 

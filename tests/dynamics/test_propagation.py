@@ -101,9 +101,9 @@ def test_members_that_keep_their_particles_spread_quadratically_and_shuffled_one
 
 def test_trajectory_sampling_one_deals_every_member_equally_within_every_plan():
     noise = make_propagation("TS1").noise(40, 10, 3, 2, torch.Generator().manual_seed(0), common=True)
-    assert noise.permutations.shape == (40, 10)
-    assert torch.equal(noise.permutations.sort(1).values, torch.arange(10).expand(40, -1))
-    assert len({tuple(row) for row in noise.permutations.tolist()}) > 30
+    assert noise.slots.shape == (40, 10)
+    assert torch.equal(noise.slots.sort(1).values, torch.arange(10).expand(40, -1))
+    assert len({tuple(row) for row in noise.slots.tolist()}) > 30
 
 
 @pytest.mark.parametrize("name", ["TS1", "TSinf"])

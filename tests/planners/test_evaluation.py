@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynamics.kernel_choice import available_kernels
 from planners import evaluation
 from planners.cost import Cost, ZeroCost
 from planners.evaluation import EvaluationConfig, PlanEvaluator
@@ -96,8 +97,8 @@ class Recorder(ZeroCost):
 def test_no_graph_is_built_in_the_workers_threads(double_integrator, workers):
     cost = Recorder()
     with torch.enable_grad():
-        costs = PlanEvaluator(double_integrator(), cost, EvaluationConfig("TSinf", 2, rows_per_portion=500), workers).costs(
-            X0, actions_of(500), seeded())
+        costs = PlanEvaluator(double_integrator(), cost, EvaluationConfig("TSinf", 2), workers).costs(
+            X0, actions_of(1000), seeded())
     assert len(cost.gradients) == 2 and not any(cost.gradients) and not costs.requires_grad
 
 
@@ -131,12 +132,13 @@ def test_costs_do_not_depend_on_the_candidates_beside_them_under_common_random_n
     torch.testing.assert_close(evaluator.costs(X0, actions, seeded())[:9], evaluator.costs(X0, actions[:9], seeded()), rtol=1e-6, atol=0)
 
 
-def test_buffers_of_many_sizes_are_forgotten_again(double_integrator, QuadraticCost, workers):
-    evaluator = PlanEvaluator(double_integrator(), QuadraticCost(), EvaluationConfig("TSinf", 2), workers)
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_buffers_of_many_sizes_are_forgotten_again(double_integrator, QuadraticCost, workers, kernel):
+    evaluator = PlanEvaluator(double_integrator(), QuadraticCost(), EvaluationConfig("TSinf", 2, kernel=kernel), workers)
     for n in range(1, 80):
         first = evaluator.costs(X0, actions_of(n), seeded())
         assert torch.equal(evaluator.costs(X0, actions_of(n), seeded()), first)
-    assert len(evaluator._free) <= evaluation.LARGEST_SIZES + 2
+    assert 1 <= len(evaluator._free) + len(evaluator._fused) <= evaluation.LARGEST_SIZES
     assert all(len(free) <= workers.threads for free in evaluator._free.values())
 
 
@@ -156,6 +158,52 @@ def test_a_failing_cost_is_raised_and_the_evaluator_stays_usable(double_integrat
             evaluator.costs(X0, actions_of(600), seeded())
     cost.broken = False
     assert not evaluator.costs(X0, actions_of(600), seeded()).any()
+
+
+@pytest.mark.parametrize("kernel", available_kernels())
+@pytest.mark.parametrize(("propagation", "particles"), [("E", 1), ("DS", 4), ("TS1", 4), ("TSinf", 4)])
+@pytest.mark.parametrize("horizon", [1, 6])
+def test_plans_cost_with_the_kernel_what_they_cost_with_torch(double_integrator, QuadraticCost, workers, kernel, propagation, particles,
+                                                              horizon):
+    actions = actions_of(70, horizon)
+    costs = []
+    for name in (kernel, "torch"):
+        config = EvaluationConfig(propagation, particles, risk="worst", kernel=name)
+        evaluator = PlanEvaluator(double_integrator(0.1), QuadraticCost(survives=0.9), config, workers)
+        assert evaluator.kernel == name
+        costs.append(evaluator.costs(X0, actions, seeded()))
+        explained = evaluator.explain(X0, actions[3])
+        assert explained.states.shape == (horizon + 1, 2) and torch.equal(explained.states[0], X0)
+        costs.append(torch.tensor(list(explained.cost_by_term.values())))
+    torch.testing.assert_close(costs[0], costs[2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(costs[1], costs[3], rtol=1e-5, atol=1e-5)
+
+
+def test_the_kernel_follows_a_model_that_was_fitted_again(double_integrator, QuadraticCost, workers):
+    model = double_integrator()
+    evaluator = PlanEvaluator(model, QuadraticCost(), EvaluationConfig("TSinf", 2), workers)
+    before = evaluator.costs(X0, actions_of(5), seeded())
+    model.load_tensors(double_integrator(gain=3.0).tensors())
+    assert torch.equal(evaluator.costs(X0, actions_of(5), seeded()), before)
+    evaluator.refresh()
+    fresh = PlanEvaluator(double_integrator(gain=3.0), QuadraticCost(), EvaluationConfig("TSinf", 2), workers)
+    assert torch.equal(evaluator.costs(X0, actions_of(5), seeded()), fresh.costs(X0, actions_of(5), seeded()))
+
+
+def test_what_a_kernel_cannot_do_is_done_by_torch_or_refused_in_words(double_integrator, QuadraticCost, workers, monkeypatch):
+    def evaluator(propagation: str, kernel: str) -> PlanEvaluator:
+        return PlanEvaluator(double_integrator(), QuadraticCost(), EvaluationConfig(propagation, 2, kernel=kernel), workers)
+
+    with pytest.raises(UnknownNameError, match="bfloat16"):
+        EvaluationConfig(kernel="float16")
+    assert evaluator("MM", "auto").kernel == "torch"
+    if available_kernels():
+        with pytest.raises(ConfigurationError, match=r"'float32' cannot be used.*MM"):
+            evaluator("MM", "float32").costs(X0, actions_of(3), seeded())
+    monkeypatch.setattr(evaluation, "trusted_kernel", lambda name: None)
+    assert evaluator("TSinf", "auto").kernel == "torch"
+    with pytest.raises(ConfigurationError, match="lacks the instructions"):
+        evaluator("TSinf", "bfloat16").costs(X0, actions_of(3), seeded())
 
 
 class FakeValue:
