@@ -6,7 +6,7 @@ add the change. Columns that a model does not read have zero weights; states tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,6 +36,13 @@ class FoldedNetwork:
         """E."""
         return self.weights[0].shape[0]
 
+    def to(self, device: torch.device) -> FoldedNetwork:
+        """Return the network on a device."""
+        bounds = None if self.variance_bounds is None else (self.variance_bounds[0].to(device), self.variance_bounds[1].to(device))
+        return replace(self, weights=tuple(w.to(device) for w in self.weights), biases=tuple(b.to(device) for b in self.biases),
+                       variance_bounds=bounds, output_scale=self.output_scale.to(device),
+                       constant_std=None if self.constant_std is None else self.constant_std.to(device))
+
     @property
     def stochastic(self) -> bool:
         """True where the model states noise of its own."""
@@ -62,13 +69,15 @@ class Forward:
 
     def __init__(self, network: FoldedNetwork, particles: int, candidates: int) -> None:
         self.network, self.particles, self.candidates = network, particles, candidates
+        self.device = network.weights[0].device
+        """Where the buffers are."""
         space = network.state_space
         self._space = space
         width = input_width(space, network.nu)
-        self.inputs = torch.zeros(particles, candidates, width)  # (P, N, d)
+        self.inputs = torch.zeros(particles, candidates, width, device=self.device)  # (P, N, d)
         self.x = self.inputs[..., : space.nx]
         """(P, N, nx) the state, a view into the input buffer."""
-        angles = space.angle_inputs
+        angles = space.angle_inputs.to(self.device)
         n = len(angles)
         contiguous = n > 0 and bool((angles[1:] - angles[:-1] == 1).all())
         self._angles = slice(int(angles[0]), int(angles[0]) + n) if contiguous else angles
@@ -76,11 +85,11 @@ class Forward:
         self._rotation_start = space.nx + 2 * n
         self._u = self.inputs[..., width - network.nu:]
         self._hidden: dict[int, list[Tensor]] = {}
-        self._keep = torch.ones(space.nx)
+        self._keep = torch.ones(space.nx, device=self.device)
         if space.absolute_outputs.any():
             self._keep[space.output_states[space.absolute_outputs[space.output_entries]]] = 0.0
         self._has_absolute = bool((self._keep == 0).any())
-        outputs = space.output_states
+        outputs = space.output_states.to(self.device)
         in_order = len(outputs) > 0 and bool((outputs[1:] - outputs[:-1] == 1).all())
         self._moved: slice | Tensor = slice(int(outputs[0]), int(outputs[-1]) + 1) if in_order else outputs
 
@@ -132,8 +141,8 @@ class Forward:
     def _buffers(self, rows: int) -> list[Tensor]:
         if rows not in self._hidden:
             members = self.network.members
-            self._hidden[rows] = [torch.empty(members, rows, weight.shape[-1]) for weight in self.network.weights]
-            self._hidden[rows].append(torch.empty(members, rows, self._space.no))
+            self._hidden[rows] = [torch.empty(members, rows, weight.shape[-1], device=self.device) for weight in self.network.weights]
+            self._hidden[rows].append(torch.empty(members, rows, self._space.no, device=self.device))
         return self._hidden[rows]
 
     def _write_rotations(self) -> None:

@@ -26,6 +26,10 @@ class RolloutNoise:
     slots: Tensor | None
     """(H, P) for every step, the slot that each particle stands in (TS1); None: particle p stays in slot p."""
 
+    def to(self, device: torch.device) -> RolloutNoise:
+        """Return the noise on a device: it is drawn on the processor, so that a seed means the same everywhere."""
+        return RolloutNoise(None if self.normal is None else self.normal.to(device), None if self.slots is None else self.slots.to(device))
+
     def candidates(self, portion: slice) -> RolloutNoise:
         """Return the noise of a portion of the candidates."""
         if self.normal is None or self.normal.shape[2] == 1:

@@ -18,7 +18,7 @@ class Rollouts:
 
     def __init__(self, model: EnsembleModel, propagation: Propagation, particles: int, candidates: int,
                  network: FoldedNetwork | None = None) -> None:
-        """`network`: a snapshot `model.folded()` that several rollouts share; None takes one."""
+        """`network`: a snapshot `model.folded()` that several rollouts share, on the device to compute on; None takes one."""
         propagation.check(particles, model.members)
         self._forward = Forward(model.folded() if network is None else network, particles, candidates)
         self._propagation = propagation
@@ -27,13 +27,14 @@ class Rollouts:
     def states(self, x0: Tensor, actions: Tensor, noise: RolloutNoise) -> Iterator[Tensor]:
         """Yield x_1, ..., x_H, each (P, N, nx), from x0 (nx,) under actions (N, H, nu).
 
-        The yielded tensor is a buffer that the next step overwrites: copy what is to be kept.
+        The yielded tensor is a buffer, on the network's device, that the next step overwrites: copy what is to be kept.
         """
         forward = self._forward
+        noise, actions = noise.to(forward.device), actions.to(forward.device)
         if actions.shape[0] != forward.candidates:
             raise ShapeError(f"Rollouts: made for {forward.candidates} candidates, got actions of shape {tuple(actions.shape)}")
         forward.x.copy_(x0)
-        standing = torch.arange(forward.particles)  # (P,) the slot of each particle
+        standing = torch.arange(forward.particles, device=forward.device)  # (P,) the slot of each particle
         for t in range(actions.shape[1]):
             if noise.slots is not None:
                 forward.x.copy_(forward.x[standing[noise.slots[t].argsort()]])

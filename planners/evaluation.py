@@ -22,7 +22,7 @@ LARGEST_SIZES = 12
 """Batch sizes whose buffers are kept from one evaluation to the next."""
 STATES_PER_PORTION = 8192
 """Predicted states that one thread charges at a time."""
-KERNEL_CHOICES = ("auto", *KERNELS, "torch")
+KERNEL_CHOICES = ("auto", *KERNELS, "torch", "cuda")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class EvaluationConfig:
     risk: str = "mean"
     """mean, worst, cvar:SHARE or exponential:THETA over the particles."""
     kernel: str = "auto"
-    """float32 or bfloat16: compiled for this processor; torch: works everywhere; auto: float32 where this processor and the
-    model allow it, else torch."""
+    """float32 or bfloat16: compiled for this processor; torch: works everywhere; cuda: torch on a GPU; auto: float32 where this
+    processor and the model allow it, else torch."""
     rows_per_portion: int = 320
     """Particles x candidates that one thread rolls out at a time with torch; part of the result's arithmetic, the thread count
     is not."""
@@ -89,9 +89,11 @@ class PlanEvaluator:
 
     @property
     def kernel(self) -> str:
-        """What rolls out the present model: float32, bfloat16 or torch."""
+        """What rolls out the present model: float32, bfloat16, torch or cuda."""
         self._take_snapshot()
-        return "torch" if self._packed is None else self._packed.kernel.name
+        if self._packed is not None:
+            return self._packed.kernel.name
+        return "cuda" if self.config.kernel == "cuda" else "torch"
 
     @torch.no_grad()
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -144,7 +146,7 @@ class PlanEvaluator:
         self._take_snapshot()
         if self._packed is not None:
             return self._fused_rollouts(*actions.shape[:2]).states(x0, actions, noise)
-        pieces = portions(len(actions), self._portion)
+        pieces = [slice(0, len(actions))] if self.config.kernel == "cuda" else portions(len(actions), self._portion)
         for size in {piece.stop - piece.start for piece in pieces}:
             self._free[size] = self._free.pop(size, [])
         while len(self._free) > LARGEST_SIZES:
@@ -179,7 +181,11 @@ class PlanEvaluator:
         if self._network is not None:
             return
         network, chosen = self.model.folded(), self.config.kernel
-        if chosen != "torch":
+        if chosen == "cuda":
+            if not torch.cuda.is_available():
+                raise ConfigurationError("kernel 'cuda' cannot be used: torch sees no GPU here; use kernel 'auto'")
+            network = network.to(torch.device("cuda"))
+        elif chosen != "torch":
             kernel = trusted_kernel("float32" if chosen == "auto" else chosen)
             usable = supports(network, self._propagation)
             if kernel is not None and usable:

@@ -204,6 +204,17 @@ def test_what_a_kernel_cannot_do_is_done_by_torch_or_refused_in_words(double_int
     assert evaluator("TSinf", "auto").kernel == "torch"
     with pytest.raises(ConfigurationError, match="lacks the instructions"):
         evaluator("TSinf", "bfloat16").costs(X0, actions_of(3), seeded())
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigurationError, match="no GPU"):
+            evaluator("TSinf", "cuda").costs(X0, actions_of(3), seeded())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("propagation", ["DS", "TS1", "TSinf", "MM"])
+def test_plans_cost_on_a_gpu_what_they_cost_on_the_processor(double_integrator, QuadraticCost, workers, propagation):
+    costs = [PlanEvaluator(double_integrator(0.1), QuadraticCost(), EvaluationConfig(propagation, 4, kernel=kernel), workers).costs(
+        X0, actions_of(70), seeded()) for kernel in ("cuda", "torch")]
+    torch.testing.assert_close(*costs, rtol=1e-4, atol=1e-4)
 
 
 class FakeValue:
