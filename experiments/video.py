@@ -17,8 +17,8 @@ from robots.command import Command, CommandMode
 from robots.errors import ConfigurationError, ReflexarcError, StoreError
 from sim.task import Task
 
-LARGEST_FRAMES = 200
-"""Pictures a video has at most: software rendering takes 50 ms and more for one, so a long episode is filmed at fewer a second."""
+LARGEST_FRAMES = 400
+"""Pictures a video has at most: software rendering takes 25 ms and more for one, so a long episode is filmed at fewer a second."""
 _CAMERAS = ("tracking", "front")
 """Cameras in the order of preference; a robot without them is filmed by its first one."""
 

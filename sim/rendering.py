@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 
 import mujoco
@@ -22,9 +26,32 @@ class Quality(StrEnum):
     """How much work goes into a picture."""
 
     TRAINING = "training"
-    """Quick: no shadows, reflections or anti-aliasing; for pictures that a network looks at."""
+    """Quick: no shadows, reflections, haze or anti-aliasing, and coarse shapes; for pictures that a network looks at."""
     PRETTY = "pretty"
     """Shadows, reflections and 4x anti-aliasing; for videos that people look at."""
+
+
+@dataclass(frozen=True)
+class _Effort:
+    """What a quality means to MuJoCo."""
+
+    samples: int
+    """Samples a pixel against jagged edges; 0 for none."""
+    shadow_pixels: int
+    """Side of the shadow map; 0 draws none."""
+    reflections: bool
+    haze: bool
+    roundness: tuple[int, int, int] | None
+    """Slices and stacks of a round shape, and quads along a box's edge; None leaves the model's own."""
+    floor_cells: int
+    """Most cells along the side of a plane that only directional lights shine on: they light all of it alike. The half-cheetah's
+    800 m floor asks for 1600, which take ten times as long as the robot."""
+
+
+_EFFORTS = {
+    Quality.TRAINING: _Effort(samples=0, shadow_pixels=0, reflections=False, haze=False, roundness=(8, 6, 2), floor_cells=20),
+    Quality.PRETTY: _Effort(samples=4, shadow_pixels=2048, reflections=True, haze=True, roundness=None, floor_cells=100),
+}
 
 
 class SceneRenderer:
@@ -40,12 +67,13 @@ class SceneRenderer:
         self._model = model
         self._scene = mujoco.MjvScene(model, maxgeom=_GEOMETRIES_MAX)
         self._options = mujoco.MjvOption()
-        self._graphics = _start_graphics()
-        self._context: mujoco.MjrContext | None = _context_of_quality(model, self.quality)
+        self._graphics = _start_graphics(self.quality)
+        effort = _EFFORTS[self.quality]
+        self._context: mujoco.MjrContext | None = _context(_drawn_model(model, effort))
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        pretty = self.quality is Quality.PRETTY
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = pretty
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = pretty
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = effort.shadow_pixels > 0
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = effort.reflections
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_HAZE] = effort.haze
 
     def picture(self, data: mujoco.MjData, camera: int, width: int, height: int) -> np.ndarray:
         """Return the view (height, width, 3) uint8 RGB of `data` through camera number `camera` (-1: the free camera).
@@ -81,7 +109,7 @@ class SceneRenderer:
         self._graphics.free()
 
 
-def _start_graphics():
+def _start_graphics(quality: Quality):
     """Return a current OpenGL context of the backend that MUJOCO_GL names, or raise RenderingUnavailableError.
 
     It is one of MuJoCo's GLContext classes, which share no base, so the type is not named.
@@ -89,15 +117,33 @@ def _start_graphics():
     default = {"linux": "egl", "darwin": "cgl"}.get(sys.platform, "glfw")
     backend = os.environ.get("MUJOCO_GL", "").strip().lower() or default
     try:
-        graphics = _context_class(backend)(640, 480)
-        graphics.make_current()
-        _check_current(backend)
+        with _threads_of_software_drawing(quality):
+            graphics = _context_class(backend)(640, 480)
+            graphics.make_current()
+            _check_current(backend)
     except (ImportError, OSError, AttributeError, RuntimeError) as error:  # what the backends raise where libraries are missing
         raise RenderingUnavailableError(
             f"cannot draw pictures: OpenGL backend {backend!r} did not start ({type(error).__name__}: {error}). On Debian and Ubuntu "
             "install libegl1 and libgl1-mesa-dri, or choose another backend with the environment variable MUJOCO_GL "
             "(egl, osmesa, glfw)") from error
     return graphics
+
+
+@contextmanager
+def _threads_of_software_drawing(quality: Quality) -> Iterator[None]:
+    """Let Mesa's software OpenGL, if it starts in here, draw training pictures in the calling thread, unless LP_NUM_THREADS is set.
+
+    Handing a small picture to other threads takes longer than drawing it, and they would take the cores from planners; large ones
+    gain from a thread a core. The first start in a process decides for all of it, and pictures are the same to the bit either way.
+    """
+    if quality is not Quality.TRAINING or "LP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["LP_NUM_THREADS"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("LP_NUM_THREADS", None)
 
 
 def _check_current(backend: str) -> None:
@@ -125,15 +171,27 @@ def _context_class(backend: str) -> type:
     return GLContext
 
 
-def _context_of_quality(model: mujoco.MjModel, quality: Quality) -> mujoco.MjrContext:
-    """Return a rendering context; samples and shadows are read from the model when it is made, so they are set for that moment."""
-    settings = model.vis.quality
-    before = settings.offsamples, settings.shadowsize
-    settings.offsamples, settings.shadowsize = (4, 4096) if quality is Quality.PRETTY else (0, 0)
+def _drawn_model(model: mujoco.MjModel, effort: _Effort) -> mujoco.MjModel:
+    """Return a copy of `model` whose shapes, shadows and samples are those of `effort`, and whose buffer is still to grow.
+
+    Only making a context reads them. The physics' own model is never written, not even for a moment: another thread may step it.
+    """
+    drawn = copy.copy(model)
+    drawn.vis.global_.offwidth = drawn.vis.global_.offheight = 1  # `picture` makes it as large as needed; clearing it takes time
+    drawn.vis.quality.offsamples, drawn.vis.quality.shadowsize = effort.samples, effort.shadow_pixels
+    if effort.roundness is not None:
+        drawn.vis.quality.numslices, drawn.vis.quality.numstacks, drawn.vis.quality.numquads = effort.roundness
+    if (drawn.light_type == mujoco.mjtLightType.mjLIGHT_DIRECTIONAL).all():  # a lamp's spot on the floor is as fine as the cells
+        planes = drawn.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+        half_sides, spacing = drawn.geom_size[planes, :2].max(axis=1), drawn.geom_size[planes, 2]
+        drawn.geom_size[planes, 2] = np.maximum(spacing, 2 * half_sides / effort.floor_cells)
+    return drawn
+
+
+def _context(model: mujoco.MjModel) -> mujoco.MjrContext:
+    """Return what MuJoCo keeps in the current OpenGL context to draw `model`."""
     try:
         return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
     except mujoco.FatalError as error:
         raise RenderingUnavailableError(f"cannot draw pictures: MuJoCo could not use the OpenGL that started ({error}); choose another "
                                         "with the environment variable MUJOCO_GL (egl, osmesa, glfw)") from error
-    finally:
-        settings.offsamples, settings.shadowsize = before

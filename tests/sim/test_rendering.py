@@ -1,7 +1,9 @@
 """Pictures show the scene, the same twice, and touch neither the physics nor the model."""
 
+import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import gymnasium
 import mujoco
@@ -83,6 +85,102 @@ def test_pretty_pictures_have_shadows_and_may_be_larger_than_the_buffer():
             renderer.close()
             renderer.close()
         assert (pictures[Quality.TRAINING] - pictures[Quality.PRETTY]).max(-1).clip(0).mean() > 1  # shadows darken
+
+
+@contextmanager
+def renderers(model: mujoco.MjModel):
+    """Give a training and a pretty renderer of one model."""
+    training, pretty = SceneRenderer(model, Quality.TRAINING), SceneRenderer(model, Quality.PRETTY)
+    yield training, pretty
+    training.close()
+    pretty.close()
+
+
+def coloured(picture: np.ndarray) -> np.ndarray:
+    """Return the pixels of a half-cheetah's torso, head and thighs, which alone are orange and blue; shadow and mirror are grey."""
+    return np.abs(picture[:, :, 0].astype(int) - picture[:, :, 2]) > 70
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    return (first & second).sum() / (first | second).sum()
+
+
+def test_training_pictures_show_the_robot_where_pretty_ones_do():
+    with OWN_TASKS["half-cheetah"]().robot() as robot:
+        model = robot.model
+    data = mujoco.MjData(model)
+    pictures = {}
+    with renderers(model) as both:
+        for thigh in (-1.0, 0.7):
+            data.joint("front_thigh").qpos[:] = data.joint("back_thigh").qpos[:] = thigh
+            mujoco.mj_forward(model, data)
+            pictures[thigh] = [renderer.picture(data, 0, 64, 64) for renderer in both]
+    for training, pretty in pictures.values():
+        grey = [picture.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3, 4)).ravel() for picture in (training, pretty)]
+        assert np.corrcoef(grey)[0, 1] > 0.94
+        assert coloured(training).sum() > 80
+        assert overlap(coloured(training), coloured(pretty)) > 0.7
+    limbs = [coloured(training) for training, _ in pictures.values()]
+    assert overlap(*limbs) < 0.5
+
+
+def test_a_renderer_changes_neither_the_model_nor_another_renderer():
+    with OWN_TASKS["half-cheetah"]().robot() as robot:
+        model = robot.model
+    before = np.empty(mujoco.mj_sizeModel(model), dtype=np.uint8)
+    after = np.empty_like(before)
+    mujoco.mj_saveModel(model, buffer=before)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    alone = SceneRenderer(model, Quality.PRETTY)
+    expected = alone.picture(data, 0, 96, 64)
+    with renderers(model) as (training, pretty):
+        quick = training.picture(data, 0, 96, 64)
+        assert np.array_equal(alone.picture(data, 0, 96, 64), expected)
+        assert np.array_equal(pretty.picture(data, 0, 96, 64), expected)
+        assert np.array_equal(training.picture(data, 0, 96, 64), quick)
+    alone.close()
+    assert not np.array_equal(quick, expected)
+    mujoco.mj_saveModel(model, buffer=after)
+    assert np.array_equal(before, after)
+
+
+def test_while_a_renderer_is_made_the_model_is_never_written(monkeypatch):
+    with OWN_TASKS["half-cheetah"]().robot() as robot:
+        model = robot.model
+    settings, sizes, make = model.vis.quality.shadowsize, model.geom_size.copy(), mujoco.MjrContext
+
+    def looking(drawn: mujoco.MjModel, font: int) -> mujoco.MjrContext:
+        assert drawn is not model and drawn.vis.quality.shadowsize != settings
+        assert model.vis.quality.shadowsize == settings and np.array_equal(model.geom_size, sizes)
+        return make(drawn, font)
+
+    monkeypatch.setattr(mujoco, "MjrContext", looking)
+    with renderers(model):
+        pass
+
+
+def test_the_spot_of_a_lamp_is_on_a_large_floor_too():
+    model = mujoco.MjModel.from_xml_string("""<mujoco><visual><headlight active="0"/></visual><worldbody>
+        <light pos="2 2 3" dir="0 0 -1" cutoff="25"/><geom type="plane" size="40 40 0.5"/><camera pos="2 2 8"/></worldbody></mujoco>""")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    renderer = SceneRenderer(model, Quality.TRAINING)
+    picture = renderer.picture(data, 0, 64, 64).astype(int)
+    renderer.close()
+    assert picture[30:34, 30:34].mean() - picture[:4].mean() > 30  # lit at the corners of cells only: with 4 m cells it would be dark
+
+
+def test_threads_of_software_drawing_change_no_picture():
+    program = ("import hashlib, os, sys, mujoco; from sim.rendering import Quality, SceneRenderer; from sim.tasks import OWN_TASKS; "
+               "robot = OWN_TASKS['half-cheetah']().robot(); data = mujoco.MjData(robot.model); mujoco.mj_forward(robot.model, data); "
+               "before = dict(os.environ); both = [SceneRenderer(robot.model, quality) for quality in Quality]; "
+               "assert os.environ == before; print(*(hashlib.sha256(one.picture(data, 0, 96, 64)).hexdigest() for one in both))")
+    environment = {name: value for name, value in os.environ.items() if name != "LP_NUM_THREADS"}
+    alone, threaded = (subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
+                                      env=environment | threads)
+                       for threads in ({}, {"LP_NUM_THREADS": "2"}))
+    assert alone.stdout == threaded.stdout and len(set(alone.stdout.split())) == len(Quality)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a display is always there")
