@@ -19,10 +19,10 @@ ifneq ($(shell $(VENV)/bin/python -c 'print(open("$(READY)").read().strip())' 2>
 $(READY): FORCE
 endif
 
-.PHONY: help setup demo test lint bench lock clean FORCE
+.PHONY: help setup demo test lint bench bench-peers lock clean FORCE
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(READY) ## build .venv from requirements.lock (done by the others when needed)
 
@@ -38,14 +38,41 @@ lint: setup ## check the style
 bench: setup ## run the benchmarks (minutes)
 	@$(VENV)/bin/reflexarc bench learn-cartpole
 
+# Other people's software, each in an environment of its own: never a dependency of ours. mbrl-lib pins a gym, a hydra and a
+# notebook server of years ago; what its models and planners import is installed instead. What cannot be had is skipped.
+PEERS := .peers
+
+bench-peers: setup ## install the peers that benchmarks compare with, and run those benchmarks (minutes)
+	@install() {
+	  local there=$(PEERS)/mbrl pip="$(PEERS)/mbrl/bin/python -m pip --disable-pip-version-check install -q --progress-bar off"
+	  [ -e "$$there/.ready" ] && return
+	  rm -rf "$$there"
+	  $(VENV)/bin/python -m venv "$$there" || return
+	  $$pip torch==2.13.0 || return
+	  $$pip gymnasium hydra-core matplotlib numpy omegaconf tensorboard termcolor tqdm || return
+	  $$pip --no-deps mbrl==0.2.0 || return
+	  "$$there/bin/python" experiments/bench/peers/mbrl_lib.py --help >/dev/null || return
+	  touch "$$there/.ready"
+	}
+	echo "bench-peers: installing mbrl-lib in $(PEERS)/mbrl"
+	if ! output=$$(install 2>&1); then
+	  rm -rf $(PEERS)/mbrl
+	  echo "bench-peers: mbrl-lib could not be installed, nothing is compared with it: $$(tail -n 1 <<<"$$output")"
+	fi
+	missed=0
+	$(VENV)/bin/reflexarc bench plan-ensemble || missed=1
+	$(VENV)/bin/reflexarc bench fit-ensemble || missed=1
+	exit $$missed
+
 # Builds of torch for one kind of machine (+cpu, +cu128) and what they bring are left to torch itself.
 lock: setup ## pin what .venv holds now in requirements.lock (after pip install of something newer)
 	@{ sed '/^[^#]/,$$d' requirements.lock; $(VENV)/bin/python -m pip freeze --all --exclude-editable \
 	  | grep -Eiv '^(pip|reflexarc|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)[ =]' | sed -E 's/^(torch==[^+]*)\+.*/\1/'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
-clean: ## remove what was built: .venv and caches; runs/ stays
-	@rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove what was built: .venv, .peers and caches; runs/ stays
+	@rm -rf $(PEERS)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 FORCE:

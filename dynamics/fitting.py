@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dynamics.descent import make_descent
+from dynamics.losses import Loss
 from dynamics.network import Parameters
-from robots.errors import ConfigurationError, NumericalError
+from dynamics.workers import Workers
+from robots.errors import ConfigurationError, NumericalError, UnknownNameError
 
-Loss = Callable[[Parameters, Tensor, Tensor], Tensor]
-"""loss(parameters, inputs (n, in), targets (n, out)) -> scalar."""
+PRODUCTS = ("float32", "bfloat16")
+"""Kinds of matrix products."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,16 @@ class FitConfig:
     """Share of episodes that are held out for early stopping."""
     validation_from: int = 8
     """First episode that may be held out: the first few are needed whole, and no episode ever changes sides."""
+    products: str = "float32"
+    """Matrix products between hidden layers: "float32", or "bfloat16" with sums and weights kept in float32, where the processor has
+    it."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "epochs", "largest_updates", "patience", "validation_from"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"FitConfig.{name}: expected a positive number, got {getattr(self, name)}")
+        if self.products not in PRODUCTS:
+            raise UnknownNameError("kind of products", self.products, PRODUCTS)
         if not 0.0 < self.last_learning_rate <= 1.0:
             raise ConfigurationError(f"FitConfig.last_learning_rate: expected 0 < share <= 1, got {self.last_learning_rate}")
         if not 0.0 <= self.validation_fraction < 1.0:
@@ -78,27 +87,31 @@ def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, 
     With `held_out` inputs and targets the parameters that `score` best are kept. Raises NumericalError if the loss or a
     parameter leaves the numbers; parameters and optimiser are then spoilt, and the caller puts back what it had.
     """
+    *_, last = fit_epochs(parameters, optimiser, loss, inputs, targets, rows, held_out, score, config, generator)
+    return last
+
+
+def fit_epochs(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, inputs: Tensor, targets: Tensor, rows: Tensor,
+               held_out: tuple[Tensor, Tensor] | None, score: Loss, config: FitConfig, generator: torch.Generator) -> Iterator[MemberFit]:
+    """Do what `fit_member` does, an epoch whenever the next report is asked for; the parameters are whole after the last one."""
     best: Parameters | None = None
-    best_score, waited, updates, epoch, mean_loss = math.inf, 0, 0, 0, math.nan
+    best_score, waited, updates = math.inf, 0, 0
     if held_out is not None:
         best, best_score = _copy(parameters), _score(score, parameters, held_out)
     batches = max(1, round(len(rows) / config.batch_size))
     planned = min(config.epochs * batches, config.largest_updates)
+    sizes = [len(batch) for batch in rows.tensor_split(batches)]
+    descent = make_descent(parameters, optimiser, loss, inputs, targets, max(sizes), config.products)
     for epoch in range(1, config.epochs + 1):
         order = rows[torch.randperm(len(rows), generator=generator)]
-        total = 0.0
-        steps = order.tensor_split(batches)[: config.largest_updates - updates]
-        for update, batch in enumerate(steps, updates):
-            for group in optimiser.param_groups:
-                group["lr"] = _learning_rate(config, update / planned)
-            optimiser.zero_grad(set_to_none=False)
-            value = loss(parameters, inputs[batch], targets[batch])
-            value.backward()
-            optimiser.step()
-            total += value.item()
+        steps = sizes[: config.largest_updates - updates]
+        rates = [_learning_rate(config, update / planned) for update in range(updates, updates + len(steps))]
+        mean_loss = descent.epoch(order[: sum(steps)], steps, rates)
         updates += len(steps)
-        mean_loss = total / len(steps)
-        if not math.isfinite(mean_loss) or not all(bool(value.isfinite().all()) for value in parameters.values()):
+        last = epoch == config.epochs or updates >= config.largest_updates
+        if held_out is not None or last:
+            descent.publish()
+        if not math.isfinite(mean_loss) or (last and not all(bool(value.isfinite().all()) for value in parameters.values())):
             raise NumericalError(f"fitting left the numbers in epoch {epoch} (loss {mean_loss}); lower the learning rate or look at "
                                  "the data")
         if held_out is not None:
@@ -107,13 +120,36 @@ def fit_member(parameters: Parameters, optimiser: torch.optim.Adam, loss: Loss, 
                 best, best_score, waited = _copy(parameters), held_out_score, 0
             else:
                 waited += 1
-            if waited >= config.patience:
-                break
-        if updates >= config.largest_updates:
-            break
-    if best is not None:
-        _restore(parameters, best)
-    return MemberFit(epoch, updates, mean_loss, best_score if held_out is not None else math.nan)
+        last = last or waited >= config.patience
+        if last and best is not None:
+            _restore(parameters, best)
+        yield MemberFit(epoch, updates, mean_loss, best_score if held_out is not None else math.nan)
+        if last:
+            return
+
+
+def take_turns(fits: Sequence[Iterator[MemberFit]], workers: Workers) -> list[MemberFit]:
+    """Run fits to their ends and return their last reports, in order.
+
+    A thread that is free takes the fit that has waited longest for its next epoch: seven members on two threads are done
+    after seven halves of a fit, not four wholes. Who does which epoch changes no result.
+    """
+    waiting = deque(enumerate(fits))
+    reports: dict[int, MemberFit] = {}
+
+    def work(_: int) -> None:
+        while True:
+            try:
+                number, fit = waiting.popleft()  # a deque's ends are safe between threads
+            except IndexError:  # what is left is in other hands
+                return
+            report = next(fit, None)
+            if report is not None:
+                reports[number] = report
+                waiting.append((number, fit))
+
+    workers.map(work, range(workers.threads))
+    return [reports[number] for number in range(len(fits))]
 
 
 def _learning_rate(config: FitConfig, progress: float) -> float:

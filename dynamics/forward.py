@@ -30,6 +30,8 @@ class FoldedNetwork:
     """(no,) what the log-variance's standard deviation is multiplied by."""
     constant_std: Tensor | None
     """(E, 1, no) constant noise where none is learned; None together with no bounds: the model is deterministic."""
+    state_bounds: tuple[Tensor, Tensor] | None = None
+    """Smallest and largest states (nx,) each that a rollout may reach: it is stopped there. None: it may go anywhere."""
 
     @property
     def members(self) -> int:
@@ -38,10 +40,13 @@ class FoldedNetwork:
 
     def to(self, device: torch.device) -> FoldedNetwork:
         """Return the network on a device."""
-        bounds = None if self.variance_bounds is None else (self.variance_bounds[0].to(device), self.variance_bounds[1].to(device))
+        def moved(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+            return None if pair is None else (pair[0].to(device), pair[1].to(device))
+
         return replace(self, weights=tuple(w.to(device) for w in self.weights), biases=tuple(b.to(device) for b in self.biases),
-                       variance_bounds=bounds, output_scale=self.output_scale.to(device),
-                       constant_std=None if self.constant_std is None else self.constant_std.to(device))
+                       variance_bounds=moved(self.variance_bounds), output_scale=self.output_scale.to(device),
+                       constant_std=None if self.constant_std is None else self.constant_std.to(device),
+                       state_bounds=moved(self.state_bounds))
 
     @property
     def stochastic(self) -> bool:
@@ -130,13 +135,19 @@ class Forward:
         """Advance the state buffer by outputs (P, N, no)."""
         if self._space.has_quaternions:
             self.x.copy_(self._space.advance(self.x, output))
-            return
-        if self._has_absolute:
-            self.x.mul_(self._keep)
-        if isinstance(self._moved, slice):
-            self.x[..., self._moved].add_(output)
         else:
-            self.x.index_add_(-1, self._moved, output)
+            if self._has_absolute:
+                self.x.mul_(self._keep)
+            if isinstance(self._moved, slice):
+                self.x[..., self._moved].add_(output)
+            else:
+                self.x.index_add_(-1, self._moved, output)
+        self.stop_at_bounds()
+
+    def stop_at_bounds(self) -> None:
+        """Bring states that left the network's bounds back to them; what is not a number stays so."""
+        if self.network.state_bounds is not None:
+            torch.clamp(self.x, *self.network.state_bounds, out=self.x)
 
     def _buffers(self, rows: int) -> list[Tensor]:
         if rows not in self._hidden:

@@ -67,6 +67,8 @@ class PackedNetwork:
         self.angles = space.angle_inputs.to(torch.int64).contiguous()
         self.output_states = space.output_states.to(torch.int64).contiguous()
         self.kept = (~space.absolute_outputs[space.output_entries]).float().contiguous()
+        bounds = network.state_bounds or space.unbounded()
+        self.lower, self.upper = (bound[self.output_states].contiguous() for bound in bounds)
         self.scale = network.output_scale.contiguous()
         self.noise_kind, none = NOISE_NONE, torch.zeros(1)
         self.inverse_largest = self.smallest = self.constant_variance = none
@@ -123,9 +125,9 @@ class FusedRollouts:
             "noise_kind": packed.noise_kind, "hidden_size": hidden_size}
         addresses = {
             "layer_table": packed.layers, "network": packed.memory, "angle_states": packed.angles, "output_states": packed.output_states,
-            "kept": packed.kept, "inverse_largest": packed.inverse_largest, "smallest": packed.smallest, "scale": packed.scale,
-            "constant_variance": packed.constant_variance, "member_of": self._member_of, "start": self._start,
-            "actions": self._actions, "states": self._all_states}
+            "kept": packed.kept, "lower": packed.lower, "upper": packed.upper, "inverse_largest": packed.inverse_largest,
+            "smallest": packed.smallest, "scale": packed.scale, "constant_variance": packed.constant_variance,
+            "member_of": self._member_of, "start": self._start, "actions": self._actions, "states": self._all_states}
         self._arguments = counts | {name: tensor.data_ptr() for name, tensor in addresses.items()}
 
     @torch.no_grad()

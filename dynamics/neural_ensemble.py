@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData, bootstrap_counts
-from dynamics.fitting import FitConfig, MemberFit, fit_member, make_optimiser
+from dynamics.fitting import FitConfig, MemberFit, fit_epochs, make_optimiser, take_turns
 from dynamics.forward import FoldedNetwork, feature_columns, input_width
+from dynamics.losses import GaussianLikelihood, SquaredError, squared_error
 from dynamics.model import Prediction
 from dynamics.network import Parameters, bounded_log_variance, forward, layer_count, new_network, stack
 from dynamics.normaliser import Normaliser
@@ -20,9 +21,6 @@ from dynamics.state_space import StateSpace
 from dynamics.workers import Workers
 from episodes.split import split_by_episode
 from robots.errors import ConfigurationError, NumericalError
-
-VARIANCE_BOUND_PENALTY = 0.01
-"""Weight of sum(lmax) - sum(lmin) in the loss (Chua et al. 2018)."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,17 @@ class EnsembleConfig:
     """Every member sees its own Poisson(1) resampling of the transitions; otherwise all see all."""
     standardise_targets: bool = True
     """Fit standardised targets (Nagabandi et al.) or targets in their own units (PETS)."""
+    beyond: float = 1.0
+    """How far a rollout may leave the states that were lived, as a share of their range on either side; it is stopped there. What
+    a network says beyond its data is no better than chance, and one particle that flies off decides what a plan costs."""
     fit: FitConfig = FitConfig()
     """How the members are fitted."""
 
     def __post_init__(self) -> None:
         if self.members < 1:
             raise ConfigurationError(f"EnsembleConfig.members: expected at least 1, got {self.members}")
+        if not self.beyond >= 0.0:
+            raise ConfigurationError(f"EnsembleConfig.beyond: expected a share of at least 0, got {self.beyond}")
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigurationError(f"EnsembleConfig.hidden: expected positive widths, got {self.hidden}")
         if len(self.weight_decay) not in (1, len(self.hidden) + 1) or min(self.weight_decay) < 0:
@@ -101,6 +104,8 @@ class NeuralEnsemble:
                 parameters["variance_min"] = torch.full((no,), -10.0, requires_grad=True)
             self._members.append(parameters)
         self._inputs, self._outputs = Normaliser.identity(width), Normaliser.identity(no)
+        self._lived = state_space.unbounded()
+        """Bounds (nx,) each of what rollouts may reach, by what was lived."""
         self._optimisers = [make_optimiser(m, config.layer_weight_decay) for m in self._members]
 
     def fit(self, data: TransitionData, workers: Workers, progress: Callable[[MemberFit], None] | None = None) -> FitReport:
@@ -132,6 +137,7 @@ class NeuralEnsemble:
         if len(held_out) == len(episodes):
             held_out = set()
         training = data.of_episodes(set(episodes) - held_out)
+        self._lived = self.state_space.bounds_around(torch.cat([training.x, training.x_next]), self.config.beyond)
         inputs, targets = self._features(training), self._targets(training)
         self._inputs = Normaliser.fit(inputs)
         self._outputs = Normaliser.fit(targets) if self.config.standardise_targets else Normaliser.identity(self.state_space.no)
@@ -142,19 +148,20 @@ class NeuralEnsemble:
             validation_pair = (self._inputs.normalise(self._features(validation_data).float()),
                                self._outputs.normalise(self._targets(validation_data).float()))
         counts = bootstrap_counts(training, self.members, self.seed) if self.config.bootstrap and self.members > 1 else None
-        loss = self._likelihood_loss if self.config.probabilistic else squared_error
+        loss = (GaussianLikelihood if self.config.probabilistic else SquaredError)(self.state_space.no)
         everything = torch.arange(len(training))
 
-        def fit_one(member: int) -> MemberFit:
+        def fit_one(member: int) -> Iterator[MemberFit]:
             rows = everything if counts is None else everything.repeat_interleave(counts[:, member])
             generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, member))
-            report = fit_member(self._members[member], self._optimisers[member], loss, inputs, targets, rows if len(rows) else everything,
-                                validation_pair, squared_error, config, generator)
+            yield from fit_epochs(self._members[member], self._optimisers[member], loss, inputs, targets, rows if len(rows) else everything,
+                                  validation_pair, squared_error, config, generator)
+
+        reports = take_turns([fit_one(member) for member in range(self.members)], workers)
+        for report in reports:
             if progress is not None:
                 progress(report)
-            return report
-
-        return workers.map(fit_one, range(self.members)), len(training), held_out
+        return reports, len(training), held_out
 
     def paired_outputs(self, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return each member's output mean and variance (E, n, no) in its own states x (E, n, nx); differentiable in x and u."""
@@ -208,12 +215,13 @@ class NeuralEnsemble:
         if self.config.probabilistic:
             bounds = ((-stacked["variance_max"]).exp().float(), stacked["variance_min"].exp().float())
         return FoldedNetwork(self.state_space, self.nu, tuple(w.float() for w in weights), tuple(b.float() for b in biases), bounds,
-                             self._outputs.std.clone(), None)
+                             self._outputs.std.clone(), None, (self._lived[0].clone(), self._lived[1].clone()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything a refit or a prediction depends on, by name: weights, normalisers, Adam's moments."""
         state = {"input_mean": self._inputs.mean, "input_std": self._inputs.std,
-                 "output_mean": self._outputs.mean, "output_std": self._outputs.std, "fits": torch.tensor(self.fits)}
+                 "output_mean": self._outputs.mean, "output_std": self._outputs.std, "state_min": self._lived[0],
+                 "state_max": self._lived[1], "fits": torch.tensor(self.fits)}
         state = {name: value.clone() for name, value in state.items()}
         for i, (parameters, optimiser) in enumerate(zip(self._members, self._optimisers, strict=True)):
             state |= network_tensors(parameters, optimiser, f"member{i}.")
@@ -224,6 +232,7 @@ class NeuralEnsemble:
         check_tensors(state, self.tensors())
         self._inputs = Normaliser(state["input_mean"].clone(), state["input_std"].clone())
         self._outputs = Normaliser(state["output_mean"].clone(), state["output_std"].clone())
+        self._lived = state["state_min"].clone(), state["state_max"].clone()
         self.fits = int(state["fits"])
         for i, (parameters, optimiser) in enumerate(zip(self._members, self._optimisers, strict=True)):
             load_network(state, parameters, optimiser, f"member{i}.")
@@ -233,23 +242,6 @@ class NeuralEnsemble:
 
     def _targets(self, data: TransitionData) -> Tensor:
         return per_nominal_period(self.state_space, self.state_space.target(data.x, data.x_next), data.dt, self.control_dt)
-
-    def _likelihood(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Twice the mean negative log-likelihood, without its constant: mean[(mu - y)^2 exp(-l) + l]."""
-        raw = forward(parameters, inputs)
-        mean, raw_log_variance = raw.chunk(2, dim=-1)
-        log_variance = bounded_log_variance(raw_log_variance, parameters["variance_min"], parameters["variance_max"])
-        return ((mean - targets).square() * torch.exp(-log_variance) + log_variance).mean()
-
-    def _likelihood_loss(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-        bounds = (parameters["variance_max"] - parameters["variance_min"]).sum()
-        return self._likelihood(parameters, inputs, targets) + VARIANCE_BOUND_PENALTY * bounds
-
-
-def squared_error(parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean squared error of a network's means, its first outputs; the held-out score of every network, because
-    a likelihood jumps with a single surprise."""
-    return (forward(parameters, inputs)[..., : targets.shape[-1]] - targets).square().mean()
 
 
 def member_seed(seed: int, fit: int, member: int) -> int:

@@ -131,6 +131,7 @@ class MomentMatching(Propagation):
         again = torch.zeros_like(dx)
         again[..., space.output_tangents] = normal[particles:].expand(particles, dx.shape[1], -1)
         forward.x.copy_(space.integrate(start.expand_as(moved), mean + std * again))
+        forward.stop_at_bounds()
 
 
 class _TrajectorySampling(Propagation):

@@ -11,7 +11,8 @@ from torch import Tensor
 from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData
 from dynamics.fitting import FitConfig, MemberFit, fit_member, make_optimiser
-from dynamics.network import Parameters, forward, new_network
+from dynamics.losses import RewardAndEnding
+from dynamics.network import forward, new_network
 from dynamics.neural_ensemble import member_seed
 from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
@@ -76,8 +77,9 @@ class RewardModel:
         targets = torch.cat([self._reward.normalise(reward.float()), data.terminal.float().unsqueeze(-1)], dim=-1)
         generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, 0))
         try:
-            report = fit_member(self._network, self._optimiser, self._loss, self._inputs.normalise(inputs.float()), targets,
-                                torch.arange(len(data)), None, self._loss, self.config.fit, generator)
+            loss = RewardAndEnding(2, self.sees_endings)
+            report = fit_member(self._network, self._optimiser, loss, self._inputs.normalise(inputs.float()), targets,
+                                torch.arange(len(data)), None, loss, self.config.fit, generator)
         except NumericalError:
             self.load_tensors(before)
             raise
@@ -114,10 +116,3 @@ class RewardModel:
         batch = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1])
         x, u = x.expand(*batch, -1), u.expand(*batch, -1)
         return torch.cat([x, self.state_space.features(x), u], dim=-1)
-
-    def _loss(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
-        output = forward(parameters, inputs)
-        loss = (output[..., 0] - targets[..., 0]).square().mean()
-        if self.sees_endings:
-            loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(output[..., 1], targets[..., 1])
-        return loss

@@ -197,6 +197,23 @@ class StateSpace:
             y[..., self._absolute_states()] = output[..., self.absolute_outputs]
         return y
 
+    def bounds_around(self, x: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
+        """Return the smallest and largest values (nx,) float32 of states x (n, nx), moved apart by `beyond` times their distance.
+
+        Only what the model both reads as a plain number and predicts is bounded; angles turn, and what is not read cannot go
+        wrong: these may go anywhere.
+        """
+        smallest, largest = self.unbounded()
+        bounded = self.linear_inputs[torch.isin(self.linear_inputs, self.output_states)]
+        low, high = x[:, bounded].aminmax(dim=0)
+        smallest[bounded] = (low - beyond * (high - low)).float()
+        largest[bounded] = (high + beyond * (high - low)).float()
+        return smallest, largest
+
+    def unbounded(self) -> tuple[Tensor, Tensor]:
+        """Return bounds (nx,) float32 that hold nothing back."""
+        return torch.full((self.nx,), -torch.inf), torch.full((self.nx,), torch.inf)
+
     def _absolute_states(self) -> Tensor:
         return self.output_states[self.absolute_outputs[self.output_entries]]
 

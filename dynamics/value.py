@@ -16,8 +16,9 @@ from torch import Tensor
 from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData
 from dynamics.fitting import FitConfig, MemberFit, fit_member, make_optimiser
+from dynamics.losses import SquaredError, squared_error
 from dynamics.network import forward, new_network
-from dynamics.neural_ensemble import member_seed, squared_error
+from dynamics.neural_ensemble import member_seed
 from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
 from robots.errors import ConfigurationError, NumericalError
@@ -65,7 +66,7 @@ class ValueModel:
         self._inputs, self._value = Normaliser.fit(inputs), Normaliser.fit(targets)
         generator = torch.Generator().manual_seed(member_seed(self.seed, self.fits, 0))
         try:
-            report = fit_member(self._network, self._optimiser, squared_error, self._inputs.normalise(inputs.float()),
+            report = fit_member(self._network, self._optimiser, SquaredError(1), self._inputs.normalise(inputs.float()),
                                 self._value.normalise(targets.float()), torch.arange(len(inputs)), None, squared_error,
                                 self.config.fit, generator)
         except NumericalError:

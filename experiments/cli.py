@@ -97,6 +97,8 @@ class Learn:
     """Rollouts of every plan: for TS1 and TSinf a multiple of the members, for E one."""
     risk: Text = None
     """What counts of a plan's particles: mean, worst, cvar:0.2, exponential:1.0."""
+    kernel: Text = None
+    """What computes rollouts: auto (default), float32 or bfloat16 (compiled for this processor), torch, cuda."""
     members: Number = None
     """Networks of an ensemble."""
     hidden: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint=_OWN)] = None
@@ -191,22 +193,40 @@ class Report:
 class Bench:
     """Measure, and compare with the bar: prints a table, the figure beside its bar on the last line; exits 1 if it falls short.
 
-    Examples: `reflexarc bench learn-cartpole`, `reflexarc bench memory --json memory.json`.
+    The benchmark `learn` is the learning ladder. Without --task it lists its tasks. With one, every seed learns from nothing
+    as with `reflexarc learn`, in a run of its own, RUNS/ladder/TASK-seedN. Stop it whenever you like: the same command goes on,
+    and one with more --steps or --seeds builds on what was lived. The bar is for the median over seeds of the raw return: that
+    of the last trial finished by then. OUT/TASK.csv, OUT/TASK.png and the tables of OUT.md are written after every seed.
+
+    Examples: `reflexarc bench learn-cartpole`, `reflexarc bench memory --json memory.json`, `reflexarc bench learn`,
+    `reflexarc bench learn --task reacher7 --steps 2700`, `reflexarc bench learn --task half-cheetah --seed-list 1 2`.
     """
 
     name: tyro.conf.Positional[str]
     """Benchmark by name (`reflexarc list benchmarks`)."""
-    seeds: int = 3
-    """Seeds of a learning benchmark."""
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 3, or the ladder task's own)")] = None
+    """Seeds 0, 1, ... of a learning benchmark."""
     json: File = None
     """Write all figures here."""
     threads: Threads = None
     """Cores to use."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: list them)")] = None
+    """learn: task of the ladder."""
+    seed_list: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint="(optional)")] = None
+    """learn: these seeds, instead of --seeds."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the ladder task's own)")] = None
+    """learn: control periods that every seed lives, random ones included; no trial begins that would pass them."""
+    runs: Path = _RUNS
+    """learn: folder that runs are kept in."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: docs/ladder in a checkout, else ladder)")] = None
+    """learn: folder of the curves, one CSV and one PNG a task, with the page DIR.md beside it."""
 
     def run(self) -> int:
         from experiments.bench.catalog import bench_command
+        from experiments.bench.ladder_run import LadderOptions
 
-        return bench_command(self.name, self.seeds, self.json, self.threads)
+        ladder = LadderOptions(task=self.task, seed_list=self.seed_list, steps=self.steps, runs=self.runs, out=self.out)
+        return bench_command(self.name, self.seeds, self.json, self.threads, ladder)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def run_config(options: Learn) -> RunConfig:
                          refit_every=options.refit_every, replan_every=options.replan_every)
     search = _override(config.search, horizon=options.horizon, population=options.population, iterations=options.iterations,
                        elites=options.elites, interpolation=options.interpolation, knots=options.knots)
-    evaluation = _override(config.evaluation, propagation=options.propagation, particles=options.particles, risk=options.risk)
+    evaluation = _override(config.evaluation, propagation=options.propagation, particles=options.particles, risk=options.risk,
+                           kernel=options.kernel)
     fit = _override(config.ensemble.fit, epochs=options.epochs)
     ensemble = replace(config.ensemble, fit=fit)
     if options.hidden is not None:

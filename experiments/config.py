@@ -74,23 +74,32 @@ _CARTPOLE = RunConfig(
     search=ICEMConfig(horizon=25, population=120, iterations=3, elites=12, beta=1.0),
 )
 _ARM = RunConfig(
-    learning=LearningConfig(trials=15, episode_steps=150),
+    learning=LearningConfig(trials=20, episode_steps=150),
     ensemble=EnsembleConfig(hidden=(200, 200, 200), fit=FitConfig(batch_size=128, epochs=60, largest_updates=1500)),
-    search=ICEMConfig(horizon=20, population=120, iterations=3, elites=12, beta=2.0),
+    # Full effort costs more than the task is worth: wide samples would be ranked by how little they do (docs/decisions.md 20).
+    search=ICEMConfig(horizon=20, population=60, iterations=3, elites=10, beta=2.0, initial_std=0.15),
+)
+_CHEETAH = RunConfig(
+    learning=LearningConfig(trials=20, episode_steps=1000),
+    ensemble=EnsembleConfig(hidden=(200, 200, 200, 200), weight_decay=(2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
+                            fit=FitConfig(batch_size=256, epochs=40, largest_updates=3000)),
+    search=ICEMConfig(horizon=30, population=60, iterations=3, elites=10, beta=0.25),
 )
 
 SETTINGS: dict[str, RunConfig] = {
     "cartpole": _CARTPOLE,
     "pendulum": replace(_CARTPOLE, task="pendulum", learning=LearningConfig(trials=8, episode_steps=200)),
-    "reacher7": replace(_ARM, task="reacher7"),
-    "pusher7": replace(_ARM, task="pusher7"),
-    "half-cheetah": replace(
-        _ARM, task="half-cheetah", learning=LearningConfig(trials=20, episode_steps=1000),
-        ensemble=EnsembleConfig(hidden=(200, 200, 200, 200), weight_decay=(2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4),
-                                fit=FitConfig(batch_size=256, epochs=40, largest_updates=3000)),
-        search=ICEMConfig(horizon=30, population=120, iterations=3, elites=12, beta=0.25)),
+    "reacher7": replace(_ARM, task="reacher7", ensemble=replace(
+        _ARM.ensemble, hidden=(200, 200, 200, 200), weight_decay=(2.5e-5, 5e-5, 5e-5, 5e-5, 7.5e-5),
+        fit=replace(_ARM.ensemble.fit, learning_rate=7.5e-4))),
+    "pusher7": replace(_ARM, task="pusher7", search=replace(_ARM.search, horizon=25, initial_std=0.2)),
+    "half-cheetah": replace(_CHEETAH, task="half-cheetah"),
+    "gym:HalfCheetah-v5": replace(
+        _CHEETAH, task="gym:HalfCheetah-v5", learning=replace(_CHEETAH.learning, random_trials=3, hold=8),
+        evaluation=EvaluationConfig(propagation="E", particles=1),  # its reward is learned
+        reward=RewardConfig(fit=FitConfig(batch_size=256, epochs=40, largest_updates=3000))),
 }
-"""Settings that were tried, by task; `settings_for` fills in the rest by kind of robot."""
+"""Settings by task, tried here or after PETS' own; `settings_for` fills in the rest by kind of robot."""
 
 
 LOOK_AHEAD = 0.8

@@ -99,26 +99,29 @@ def new_run(config: RunConfig, runs: Path, name: str | None) -> RunDirectory:
     return RunDirectory.create(runs / name, config)
 
 
-def learn(run: RunDirectory, console: Console, threads: int | None = None) -> list[TrialRecord]:
+def learn(run: RunDirectory, console: Console, threads: int | None = None, stop_after: int | None = None) -> list[TrialRecord]:
     """Run or go on with a run until its last trial and return the records of all trials.
 
-    A run that was killed goes on after its last checkpoint and ends as it would have ended, bit for bit.
+    With `stop_after` it ends before the first trial that could pass so many control periods in all. A run that was killed
+    or stopped goes on after its last checkpoint and ends as it would have ended, bit for bit.
     """
     with run.locked():
-        return _learn(run, console, threads)
+        return _learn(run, console, threads, stop_after)
 
 
-def _learn(run: RunDirectory, console: Console, threads: int | None) -> list[TrialRecord]:
+def _learn(run: RunDirectory, console: Console, threads: int | None, stop_after: int | None) -> list[TrialRecord]:
     enable_fast_float32()
     checkpoint = run.load()
     done = checkpoint.records if checkpoint is not None else []
     config = run.config
-    with ProgressDisplay(console, config.learning.trials, done) as display:
+    trials = config.learning.trials if stop_after is None else min(config.learning.trials, stop_after // config.learning.episode_steps)
+    with ProgressDisplay(console, trials, done) as display:
         writer = SummaryWriter(str(run.path / "metrics"), purge_step=len(done) if done else None)
         keeper = _Keeper(run, display, writer)
         try:
             with build_run(config, run.store(), keeper, threads) as built:
                 keeper.learner = built.learner
+                built.learner.stop_after = stop_after
                 if checkpoint is not None:
                     built.learner.restore(checkpoint.tensors, checkpoint.records)
                 algorithm(config.algorithm)(built.learner)

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from dynamics.catalog import MODELS
 from dynamics.propagation import PROPAGATIONS
-from experiments.bench.catalog import BENCHMARKS
+from experiments.bench.catalog import summaries
 from experiments.progress import make_console
 from planners.catalog import PLANNERS
 from planners.risk import RISKS
@@ -24,7 +24,7 @@ def print_listing(what: str, engine: str | None) -> None:
         "planners": {name: _first_line(kind.__doc__) for name, (kind, _) in PLANNERS.items()},
         "propagations": {name: _first_line(kind.__doc__) for name, kind in PROPAGATIONS.items()},
         "risks": dict.fromkeys(RISKS, ""),
-        "benchmarks": {name: benchmark.summary for name, benchmark in BENCHMARKS.items()},
+        "benchmarks": summaries(),
     }
     console = make_console()
     if what in ("all", "tasks"):

@@ -38,8 +38,8 @@ class EvaluationConfig:
     risk: str = "mean"
     """mean, worst, cvar:SHARE or exponential:THETA over the particles."""
     kernel: str = "auto"
-    """float32 or bfloat16: compiled for this processor; torch: works everywhere; cuda: torch on a GPU; auto: float32 where this
-    processor and the model allow it, else torch."""
+    """float32 or bfloat16: compiled for this processor; torch: works everywhere; cuda: torch on a GPU; auto: the first of bfloat16,
+    float32 and torch that this processor and the model allow (`reflexarc bench ranking`: bfloat16 ranks plans as float32 does)."""
     rows_per_portion: int = 320
     """Particles x candidates that one thread rolls out at a time with torch; part of the result's arithmetic, the thread count
     is not."""
@@ -186,7 +186,8 @@ class PlanEvaluator:
                 raise ConfigurationError("kernel 'cuda' cannot be used: torch sees no GPU here; use kernel 'auto'")
             network = network.to(torch.device("cuda"))
         elif chosen != "torch":
-            kernel = trusted_kernel("float32" if chosen == "auto" else chosen)
+            names = ("bfloat16", "float32") if chosen == "auto" else (chosen,)
+            kernel = next(filter(None, map(trusted_kernel, names)), None)
             usable = supports(network, self._propagation)
             if kernel is not None and usable:
                 self._packed = PackedNetwork(network, kernel)

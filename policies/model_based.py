@@ -7,7 +7,7 @@ last checkpoint to the same result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,15 +94,22 @@ class Learner:
     policy_search: PolicySearchConfig
     seed: int
     listener: LearningListener
+    stop_after: int | None = None
+    """No trial begins that could end after so many control periods of the whole run; None: all trials are lived."""
 
     def __post_init__(self) -> None:
         self.records: list[TrialRecord] = []
         self.episodes: dict[int, Episode] = {}
         self._fit_seconds, self._fit_report, self._steps_since_fit = 0.0, None, 0
 
-    def remaining(self) -> range:
-        """Return the trials that are still to come."""
-        return range(len(self.records), self.config.trials)
+    def remaining(self) -> Iterator[int]:
+        """Yield the trials that are still to come, each once those before it are recorded."""
+        while len(self.records) < self.config.trials and not self._would_pass_the_stop():
+            yield len(self.records)
+
+    def _would_pass_the_stop(self) -> bool:
+        lived = sum(record.steps for record in self.records)
+        return self.stop_after is not None and lived + self.config.episode_steps > self.stop_after
 
     def is_random(self, trial: int) -> bool:
         """Return whether trial `trial` collects random data: the first few, and all until a reward to be learned has varied,

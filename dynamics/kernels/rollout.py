@@ -15,6 +15,7 @@ FIELDS = (
     "nx", "nu", "no", "members", "every_member",  # every_member: 1 where a particle follows the mean of all
     "layers", "layer_table", "network", "member_size",  # bytes from one member's weights to the next's
     "angles", "angle_states", "output_states", "kept",  # (angles,) and (no,) indices; (no,) 1 for a change, 0 for an absolute output
+    "lower", "upper",  # (no,) smallest and largest values of the states that the outputs move
     "noise_kind", "inverse_largest", "smallest", "scale", "constant_variance",  # see NOISE_*; (E, no) each, scale (no,)
     "draw_kind", "draws", "member_of",  # see DRAWS_*; (H, P, no) or (H, P, no, columns); (H, P) member of each particle
     "start", "actions", "states",  # (nx,), (H, nu, columns), (H, P, nx, columns)
@@ -141,7 +142,7 @@ def write_rollout(module: ir.Module, name: str, tile: Tile, bfloat16: bool) -> N
 
         def move(j: Value) -> None:
             state = code.load(a["output_states"], I64, j, align=8)
-            kept = code.broadcast(code.load(a["kept"], F32, j))
+            kept, lower, upper = (code.broadcast(code.load(a[name], F32, j)) for name in ("kept", "lower", "upper"))
             for m in range(vectors):
                 change = per_row(change_sum, j, m) * share
                 centre = per_row(mean, j, m) + change
@@ -150,7 +151,9 @@ def write_rollout(module: ir.Module, name: str, tile: Tile, bfloat16: bool) -> N
                 std = code.square_root(variance)
 
                 def go(by: Value, m: int = m) -> None:
-                    keep(code.fma(per_row(inputs, state, m), kept, by), inputs, state, m)
+                    value = code.fma(per_row(inputs, state, m), kept, by)
+                    value = code.where(value < lower, lower, value)  # a comparison with NaN is false: NaN stays
+                    keep(code.where(value > upper, upper, value), inputs, state, m)
 
                 def common(m: int = m, centre: Value = centre, std: Value = std) -> None:
                     go(code.fma(std, code.broadcast(code.load(a["draws"], F32, row * a["no"] + j)), centre), m)

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from experiments.bench.fit_ensemble import bench_fit_ensemble
+from experiments.bench.ladder_result import print_ladder
+from experiments.bench.ladder_run import LadderOptions, bench_ladder
 from experiments.bench.learn_cartpole import bench_learn_cartpole
 from experiments.bench.memory import bench_memory
+from experiments.bench.plan_ensemble import bench_plan_ensemble
+from experiments.bench.ranking import bench_ranking
+from experiments.bench.render import bench_render
 from experiments.bench.result import Benchmark
 from experiments.progress import make_console
 from experiments.run_directory import replace_file
 from robots.errors import ConfigurationError, UnknownNameError
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "fit-ensemble": Benchmark("an epoch of fitting an ensemble: seconds and held-out likelihood beside mbrl-lib's", bench_fit_ensemble),
     "learn-cartpole": Benchmark("cart-pole swing-up from nothing: return after 12 trials, and seconds a seed", bench_learn_cartpole),
     "memory": Benchmark("a run of 100 trials: largest resident memory", bench_memory),
+    "plan-ensemble": Benchmark("a PETS plan: seconds beside mbrl-lib's, and share of the processor's peak", bench_plan_ensemble),
+    "ranking": Benchmark("how well few particles with common random numbers rank plans, and what the plans so found cost", bench_ranking),
+    "render": Benchmark("pictures a second of the half-cheetah: 64x64 for training, beside MuJoCo's own renderer", bench_render),
 }
 
 
-def bench_command(name: str, seeds: int, json_file: Path | None, threads: int | None) -> int:
-    """Run a benchmark, print its table and its last line, and return the exit code: 0 where the bar is met, else 1."""
-    if name not in BENCHMARKS:
-        raise UnknownNameError("benchmark", name, BENCHMARKS)
-    if seeds < 1:
+DEFAULT_SEEDS = 3
+"""Seeds of a learning benchmark."""
+LADDER_NAME = "learn"
+"""The benchmark that takes the options of the learning ladder."""
+
+
+def summaries() -> dict[str, str]:
+    """Return what every benchmark measures, by name."""
+    return {LADDER_NAME: "the learning ladder: --task NAME learns a task from nothing with several seeds, beside published curves",
+            **{name: benchmark.summary for name, benchmark in BENCHMARKS.items()}}
+
+
+def bench_command(name: str, seeds: int | None, json_file: Path | None, threads: int | None,
+                  ladder: LadderOptions = LadderOptions()) -> int:  # noqa: B008 (frozen)
+    """Run a benchmark, print its table and its last line, and return the exit code: 0 where the bar is met, else 1.
+
+    `learn` takes the options of `ladder` and lists its tasks where none is named; no other benchmark takes any of them.
+    """
+    if name not in summaries():
+        raise UnknownNameError("benchmark", name, summaries())
+    if seeds is not None and seeds < 1:
         raise ConfigurationError(f"--seeds: expected at least 1, got {seeds}")
+    if name != LADDER_NAME and ladder != LadderOptions():
+        raise ConfigurationError(f"benchmark {name!r} takes none of --task, --seed-list, --steps, --runs and --out; they belong to "
+                                 f"`reflexarc bench {LADDER_NAME}`")
     console = make_console()
-    result = BENCHMARKS[name].run(console, seeds, threads)
+    if name == LADDER_NAME and ladder.task is None:
+        print_ladder(console)
+        return 0
+    result = (bench_ladder(console, replace(ladder, seeds=seeds), threads) if name == LADDER_NAME
+              else BENCHMARKS[name].run(console, DEFAULT_SEEDS if seeds is None else seeds, threads))
     console.print(result.table())
     console.print(result.last_line(), highlight=False)
     if json_file is not None:

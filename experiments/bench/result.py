@@ -59,7 +59,9 @@ class BenchResult:
         return table
 
     def last_line(self) -> str:
-        """Return the figures beside their bars, and the verdict."""
+        """Return the figures beside their bars, and the verdict; without a bar there is none to give."""
+        if not self.bars:
+            return f"{self.name}: no bar to judge by"
         return f"{self.name}: {'; '.join(map(str, self.bars))}: {'MET' if self.met else 'MISSED'}"
 
     def to_json(self) -> dict:

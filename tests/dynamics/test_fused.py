@@ -81,6 +81,38 @@ def test_a_plan_costs_the_same_bits_alone_and_among_others(kernel, small_model, 
     two.close()
 
 
+@pytest.mark.parametrize("name", ["E", "DS", "TS1", "TSinf", "MM"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_rollouts_stop_where_nothing_was_lived(compiled, name, small_model, smooth_data, workers):
+    space = StateSpace([Channel("q", ("p",), (0,)), Channel("q", ("a",), (1,), "angle"), Channel("q", ("along",), (2,), model_input=False),
+                        Channel("dq", ("v",), (0,))])
+    model = small_model("probabilistic-ensemble", space)
+    data = smooth_data(space)
+    model.fit(data, workers)
+    network = model.folded()
+    lower, upper = network.state_bounds
+    for i, bounded in enumerate([True, False, False, True]):
+        lived = torch.cat([data.x[:, i], data.x_next[:, i]])
+        width = model.config.beyond * (lived.max() - lived.min())
+        expected = (lived.min() - width, lived.max() + width) if bounded else (-torch.inf, torch.inf)
+        assert (float(lower[i]), float(upper[i])) == pytest.approx(tuple(map(float, expected)))
+    network.biases[-1][..., :4] += 1e3  # every output leads far away
+    propagation, kernel = make_propagation(name), trusted_kernel("float32")
+    if compiled and not supports(network, propagation):
+        assert name == "MM"
+        return
+    particles = {"E": 1}.get(name, 4)
+    generator = torch.Generator().manual_seed(0)
+    noise = propagation.noise(3, particles, 9, space.no, generator, True)
+    x0, actions = torch.zeros(4), torch.zeros(9, 3, 2)
+    if compiled:
+        states = rolled_out(network, kernel, propagation, particles, x0, actions, noise, workers)
+    else:
+        states = torch.stack([x.clone() for x in Rollouts(model, propagation, particles, 9, network).states(x0, actions, noise)])
+    assert torch.equal(states[..., [0, 3]], upper[[0, 3]].expand(3, particles, 9, 2))
+    assert (states[-1][..., 2] > 2e3).all() and (name == "MM" or (states[-1][..., 1] > 2e3).all())  # MM wraps angles
+
+
 @pytest.mark.parametrize("hidden", [(1,), (7, 8, 9), (130, 20), (64,) * 5])
 def test_any_width_and_depth(kernel, hidden, workers):
     space = StateSpace([Channel("q", ("p",), (0,)), Channel("dq", ("v",), (0,))])
