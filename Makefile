@@ -36,7 +36,9 @@ lint: setup ## check the style
 	@$(VENV)/bin/python -m ruff check .
 
 bench: setup ## run the benchmarks (minutes)
-	@$(VENV)/bin/reflexarc bench learn-cartpole
+	@missed=0
+	for name in learn-cartpole memory render ranking; do $(VENV)/bin/reflexarc bench $$name || missed=1; done
+	exit $$missed
 
 # Other people's software, each in an environment of its own: never a dependency of ours. mbrl-lib pins a gym, a hydra and a
 # notebook server of years ago; what its models and planners import is installed instead. What cannot be had is skipped.

@@ -11,8 +11,8 @@ from enum import Enum
 
 from llvmlite import ir
 
-from dynamics.kernels.code import BF16, F32, I16, I32, Code, Value
-from dynamics.kernels.dense import pair_product
+from dynamics.kernels.bfloat16 import bfloat16_bits, pair, pair_product
+from dynamics.kernels.code import F32, I32, Code, Value
 from dynamics.kernels.functions import exp
 
 
@@ -185,18 +185,6 @@ def write_pack(module: ir.Module, name: str, tile: ProductTile) -> ir.Function:
 
     code.repeat(0, row_pairs, row_pair)
     return code.finish()
-
-
-def bfloat16_bits(code: Code, value: Value) -> Value:
-    """Return a vector rounded to bfloat16, as 16-bit integers."""
-    rounded = code.builder.fptrunc(value.value, ir.VectorType(BF16, code.lanes))
-    return Value(code, code.builder.bitcast(rounded, ir.VectorType(I16, code.lanes)))
-
-
-def pair(code: Code, low: Value, high: Value) -> Value:
-    """Return two vectors rounded to bfloat16 in the halves of each lane's word."""
-    halves = [Value(code, code.builder.zext(bfloat16_bits(code, value).value, code.integers)) for value in (low, high)]
-    return halves[0] | (halves[1] << 16)
 
 
 def _shuffle(code: Code, a: Value, b: Value, picks: list[int]) -> Value:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from dynamics.kernels.code import BF16, F32, I16, I32, Code, Value
+from dynamics.kernels.bfloat16 import pair, pair_product
+from dynamics.kernels.code import F32, I32, Code, Value
 from dynamics.kernels.functions import silu
 
 
@@ -66,24 +67,8 @@ def write_dense(module: ir.Module, name: str, tile: Tile, paired_inputs: bool, p
             return
         for j in range(0, tile.outputs, 2):
             for m in range(tile.vectors):
-                pair = _pair(code, results[j * tile.vectors + m], results[(j + 1) * tile.vectors + m])
-                code.store(pair, outputs, (g * (tile.outputs // 2) + j // 2) * tile.vectors + m, align=tile.lanes * 4)
+                both = pair(code, results[j * tile.vectors + m], results[(j + 1) * tile.vectors + m])
+                code.store(both, outputs, (g * (tile.outputs // 2) + j // 2) * tile.vectors + m, align=tile.lanes * 4)
 
     code.repeat(0, groups, group)
     return code.finish()
-
-
-def pair_product(code: Code, weight: Value, rows: Value, total: Value) -> Value:
-    """Return total + w0 x0 + w1 x1 in every lane, for pairs of bfloat16 (low half first)."""
-    pairs = ir.VectorType(BF16, 2 * code.lanes)
-    return code.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", code.vector, total, weight.bits(pairs), rows.bits(pairs))
-
-
-def _pair(code: Code, low: Value, high: Value) -> Value:
-    """Return two vectors of float32 rounded to bfloat16, in the halves of each lane's 32 bits."""
-    halves = []
-    for value in (low, high):
-        rounded = code.builder.fptrunc(value.value, ir.VectorType(BF16, code.lanes))
-        sixteen = code.builder.bitcast(rounded, ir.VectorType(I16, code.lanes))
-        halves.append(Value(code, code.builder.zext(sixteen, code.integers)))
-    return halves[0] | (halves[1] << 16)

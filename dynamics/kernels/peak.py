@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from llvmlite import ir
 
+from dynamics.kernels.bfloat16 import pair_product
 from dynamics.kernels.code import I32, Code, Value
-from dynamics.kernels.dense import Tile, pair_product
+from dynamics.kernels.dense import Tile
 
 CHAINS = 16
 """Independent sums: enough to hide a multiply-add's latency."""

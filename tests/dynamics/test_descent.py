@@ -9,6 +9,7 @@ import torch
 
 from dynamics.descent import AutogradDescent, CompiledDescent, make_descent
 from dynamics.fitting import FitConfig, MemberFit, make_optimiser, take_turns
+from dynamics.gradient import compiled as gradient
 from dynamics.gradient.compiled import compile_epoch
 from dynamics.gradient.epoch import CHUNK_ROWS
 from dynamics.kernels.compiled import processor_features
@@ -69,9 +70,15 @@ def relative_error(value, reference) -> float:
     return float((value - reference).abs().max() / reference.abs().max().clamp_min(1e-12))
 
 
+@pytest.mark.parametrize("registers", ["own", "small"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_loss_and_its_gradient_are_autograds(name):
+def test_the_loss_and_its_gradient_are_autograds(name, registers, monkeypatch):
     widths, loss = NETWORKS[name]
+    if registers == "small":
+        small = frozenset(feature for feature in processor_features() if not feature.startswith("avx512"))
+        monkeypatch.setattr(gradient, "processor_features", lambda: small)
+        assert compile_epoch(len(widths) - 1, loss.head, "float32").tile.lanes == 8
+        assert compile_epoch(len(widths) - 1, loss.head, "bfloat16") is None
     parameters, inputs, targets = problem(widths, loss)
     exact = {k: v.detach().double().requires_grad_() for k, v in parameters.items()}
     value = loss(exact, inputs.double(), targets.double())
