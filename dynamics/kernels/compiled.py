@@ -90,7 +90,9 @@ def load(module: ir.Module, features: frozenset[str], arguments: Mapping[str, in
 def _compiled_module(source: str, features: frozenset[str]) -> llvm.ExecutionEngine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    chosen = ",".join(f"+{name}" for name in sorted(features)) + ",-prefer-256-bit"
+    # A processor's name stands for all that its kind has; what this one lacks or the system withholds must be switched off.
+    known = sorted(set(llvm.get_host_cpu_features()) | features)
+    chosen = ",".join(f"{'+' if name in features else '-'}{name}" for name in known) + ",-prefer-256-bit"
     target = llvm.Target.from_triple(llvm.get_process_triple())
     machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=chosen, opt=3)
     module = llvm.parse_assembly(source)
