@@ -67,7 +67,10 @@ class Explanation:
 
 
 class PlanEvaluator:
-    """Costs of plans from x0 under a snapshot of a model; make a new one (or `refresh`) after a refit."""
+    """Costs of plans from x0 under a snapshot of a model; make a new one (or `refresh`) after a refit.
+
+    ConfigurationError where the configured kernel cannot be used here, or not for this model.
+    """
 
     def __init__(self, model: EnsembleModel, cost: Cost, config: EvaluationConfig, workers: Workers) -> None:
         self.model, self.cost, self.config = model, cost, config
@@ -82,6 +85,7 @@ class PlanEvaluator:
         """By candidates and horizon; what was used last is the last."""
         self._free: dict[int, list[Rollouts]] = {}
         """torch's buffers that no thread is using, by the number of candidates; what was used last is the last."""
+        self._take_snapshot()  # a kernel that cannot be used is refused here, not after the first trial
 
     def refresh(self) -> None:
         """Take a new snapshot of the model's weights before the next evaluation."""

@@ -199,14 +199,14 @@ def test_what_a_kernel_cannot_do_is_done_by_torch_or_refused_in_words(double_int
     assert evaluator("MM", "auto").kernel == "torch"
     if available_kernels():
         with pytest.raises(ConfigurationError, match=r"'float32' cannot be used.*MM"):
-            evaluator("MM", "float32").costs(X0, actions_of(3), seeded())
+            evaluator("MM", "float32")
     monkeypatch.setattr(evaluation, "trusted_kernel", lambda name: None)
     assert evaluator("TSinf", "auto").kernel == "torch"
     with pytest.raises(ConfigurationError, match="lacks the instructions"):
-        evaluator("TSinf", "bfloat16").costs(X0, actions_of(3), seeded())
+        evaluator("TSinf", "bfloat16")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigurationError, match="no GPU"):
-            evaluator("TSinf", "cuda").costs(X0, actions_of(3), seeded())
+            evaluator("TSinf", "cuda")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
