@@ -12,6 +12,7 @@ from torch import Tensor
 from dynamics.gradient.adam import BETA1, BETA2
 from dynamics.gradient.compiled import EpochKernel, compile_epoch
 from dynamics.gradient.epoch import CHUNK_ROWS, EPOCH_FIELDS, LAYER_FIELDS
+from dynamics.kernels.memory import aligned_zeros
 from dynamics.losses import HeadLoss, Loss
 from dynamics.network import Parameters, layer_count
 
@@ -86,7 +87,7 @@ class CompiledDescent:
             self._places[name] = (at, 1, self._group)
             sections.append((at // lanes, 0.0))
             at += self._group
-        self._vectors = {title: _aligned(at) for title in ("parameters", "gradient", "mean", "square")}
+        self._vectors = {title: aligned_zeros(at) for title in ("parameters", "gradient", "mean", "square")}
         self._steps = self._load()
 
         rows = _whole(min(largest_batch, CHUNK_ROWS), tile.rows)
@@ -106,7 +107,7 @@ class CompiledDescent:
                 transposed_pairs=self._buffer(matrix), result=self._buffer(result), result_pairs=self._buffer(result),
                 slope=self._buffer(result), delta=self._buffer(result), delta_pairs=self._buffer(result))
             self._layer_table += [values[title] for title in LAYER_FIELDS]
-        weights = _aligned(2 * self._group).view(2, -1)
+        weights = aligned_zeros(2 * self._group).view(2, -1)
         weights[:, : loss.outputs] = loss.weights
         self._held.append(weights)
         bounds = self._places["variance_max"][0] * 4
@@ -117,15 +118,15 @@ class CompiledDescent:
         self._table = dict(input_width=padded[0], target_width=self._group, target_vectors=self._group // lanes, weights=weights.data_ptr(),
                            bounds=flat + bounds, bounds_gradient=slopes + bounds, sections=self._sections.data_ptr(),
                            section_count=len(sections)) | {title: vector.data_ptr() for title, vector in self._vectors.items()}
-        self._batch_inputs, self._batch_targets = _aligned(0), _aligned(0)
+        self._batch_inputs, self._batch_targets = aligned_zeros(0), aligned_zeros(0)
 
     @torch.no_grad()
     def epoch(self, order: Tensor, sizes: list[int], learning_rates: list[float]) -> float:
         """See `Descent`."""
         tile, steps = self._kernel.tile, len(sizes)
         if len(self._batch_inputs) < (len(order) + tile.rows) * self._inputs.shape[1]:  # the last tile may read past the end
-            self._batch_inputs = _aligned((len(order) + tile.rows) * self._inputs.shape[1])
-            self._batch_targets = _aligned((len(order) + tile.rows) * self._targets.shape[1])
+            self._batch_inputs = aligned_zeros((len(order) + tile.rows) * self._inputs.shape[1])
+            self._batch_targets = aligned_zeros((len(order) + tile.rows) * self._targets.shape[1])
         for source, target in ((self._inputs, self._batch_inputs), (self._targets, self._batch_targets)):
             torch.index_select(source, 0, order, out=target[: len(order) * source.shape[1]].view(len(order), -1))
         starts = torch.tensor([0, *sizes]).cumsum(0)
@@ -133,7 +134,7 @@ class CompiledDescent:
         taken = range(self._steps + 1, self._steps + steps + 1)
         rates = torch.tensor([(rate / (1.0 - BETA1**t), 1.0 / math.sqrt(1.0 - BETA2**t))
                               for t, rate in zip(taken, learning_rates, strict=True)])
-        losses = _aligned(steps * tile.lanes)
+        losses = aligned_zeros(steps * tile.lanes)
         values = self._table | dict(inputs=self._batch_inputs.data_ptr(), targets=self._batch_targets.data_ptr(), starts=starts.data_ptr(),
                                     shares=shares.data_ptr(), rates=rates.data_ptr(), losses=losses.data_ptr())
         table = (ctypes.c_int64 * (len(EPOCH_FIELDS) + len(self._layer_table)))(*(values[f] for f in EPOCH_FIELDS), *self._layer_table)
@@ -191,7 +192,7 @@ class CompiledDescent:
         return whole[: shape[0] if len(shape) == 2 else 1, :, : shape[-1] // groups]
 
     def _buffer(self, words: int) -> int:
-        self._held.append(_aligned(words))
+        self._held.append(aligned_zeros(words))
         return self._held[-1].data_ptr()
 
 
@@ -203,10 +204,3 @@ def _whole(count: int, size: int) -> int:
 def _padded(values: Tensor, width: int) -> Tensor:
     """Return values (n, m) with zeros up to `width` columns."""
     return torch.nn.functional.pad(values, (0, width - values.shape[1]))
-
-
-def _aligned(words: int) -> Tensor:
-    """Return zeros (words,) that start on a cache line."""
-    spare = torch.zeros(words + 16)
-    offset = -spare.data_ptr() % 64 // 4
-    return spare[offset : offset + words]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dynamics.forward import FoldedNetwork, input_width
 from dynamics.kernels.compiled import Kernel
+from dynamics.kernels.memory import aligned_zeros
 from dynamics.kernels.rollout import (
     DRAWS_COMMON,
     DRAWS_EACH,
@@ -27,7 +28,6 @@ LARGEST_WIDTH = 2048
 SHARES_PER_THREAD = 4
 """Pieces that a batch of rollouts is cut into: a thread that is held up leaves its later pieces to the others."""
 
-_ALIGNMENT = 64
 WHAT_IT_CANNOT = f"the model has quaternions, a layer wider than {LARGEST_WIDTH}, or is propagated by MM"
 
 
@@ -117,7 +117,7 @@ class FusedRollouts:
         self._shares = shares(particles * blocks, SHARES_PER_THREAD * workers.threads)
         hidden_size = packed.hidden_width * tile.rows * 4
         rows = 4 * space.no + input_width(space, network.nu)
-        self._scratch = torch.zeros(len(self._shares), (3 * hidden_size + rows * tile.rows * 4) // 4 + _ALIGNMENT // 4)
+        self._scratch = [aligned_zeros(3 * hidden_size // 4 + rows * tile.rows) for _ in self._shares]
         counts = {
             "particles": particles, "horizon": horizon, "columns": self._columns, "blocks": blocks, "nx": space.nx, "nu": network.nu,
             "no": space.no, "members": network.members, "every_member": int(propagation.fused is Following.ALL_MEMBERS),
@@ -148,8 +148,7 @@ class FusedRollouts:
         run = self._packed.kernel.run
 
         def run_share(i: int) -> None:
-            scratch = -(-self._scratch[i].data_ptr() // _ALIGNMENT) * _ALIGNMENT
-            run(ctypes.addressof(arguments), self._shares[i].start, self._shares[i].stop, scratch)
+            run(ctypes.addressof(arguments), self._shares[i].start, self._shares[i].stop, self._scratch[i].data_ptr())
 
         self._workers.map(run_share, range(len(self._shares)))
         return self._all_states[..., : self._candidates].transpose(-1, -2)

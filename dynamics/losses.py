@@ -30,13 +30,13 @@ class HeadLoss:
 
     @property
     def row_share(self) -> float:
-        """Weight of a row's loss, times the number of rows."""
-        return 1.0
+        """Weight of a row's loss, times the number of rows: a mean over outputs, unless said otherwise."""
+        return 1.0 / self.outputs
 
     @property
     def weights(self) -> Tensor:
-        """(2, outputs) of the compiled head."""
-        raise NotImplementedError
+        """(2, outputs) of the squared errors and of the cross-entropies in the compiled head."""
+        return torch.stack([torch.ones(self.outputs), torch.zeros(self.outputs)])
 
     def __call__(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a scalar, of inputs (n, in) and targets (n, outputs)."""
@@ -50,14 +50,6 @@ class GaussianLikelihood(HeadLoss):
     head = Head.GAUSSIAN
     output_groups = 2
 
-    @property
-    def row_share(self) -> float:
-        return 1.0 / self.outputs
-
-    @property
-    def weights(self) -> Tensor:
-        return torch.stack([torch.ones(self.outputs), torch.zeros(self.outputs)])
-
     def __call__(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
         mean, raw = forward(parameters, inputs).chunk(2, dim=-1)
         log_variance = bounded_log_variance(raw, parameters["variance_min"], parameters["variance_max"])
@@ -69,14 +61,6 @@ class GaussianLikelihood(HeadLoss):
 class SquaredError(HeadLoss):
     """The mean squared error of the outputs."""
 
-    @property
-    def row_share(self) -> float:
-        return 1.0 / self.outputs
-
-    @property
-    def weights(self) -> Tensor:
-        return torch.stack([torch.ones(self.outputs), torch.zeros(self.outputs)])
-
     def __call__(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
         return squared_error(parameters, inputs, targets)
 
@@ -87,6 +71,10 @@ class RewardAndEnding(HeadLoss):
 
     sees_endings: bool = False
     """Whether endings count."""
+
+    @property
+    def row_share(self) -> float:
+        return 1.0  # a sum over outputs
 
     @property
     def weights(self) -> Tensor:

@@ -153,8 +153,7 @@ class PlanEvaluator:
         pieces = [slice(0, len(actions))] if self.config.kernel == "cuda" else portions(len(actions), self._portion)
         for size in {piece.stop - piece.start for piece in pieces}:
             self._free[size] = self._free.pop(size, [])
-        while len(self._free) > LARGEST_SIZES:
-            del self._free[next(iter(self._free))]
+        _forget_oldest(self._free)
         states = torch.empty(actions.shape[1], self.config.particles, len(actions), len(x0))
 
         def roll_out(piece: slice) -> None:
@@ -176,8 +175,7 @@ class PlanEvaluator:
         if rollouts is None:
             rollouts = FusedRollouts(self._packed, self._propagation, self.config.particles, candidates, horizon, self.workers)
         self._fused[key] = rollouts
-        while len(self._fused) > LARGEST_SIZES:
-            del self._fused[next(iter(self._fused))]
+        _forget_oldest(self._fused)
         return rollouts
 
     def _take_snapshot(self) -> None:
@@ -200,3 +198,9 @@ class PlanEvaluator:
                     "this processor lacks the instructions" if kernel is None else f"{WHAT_IT_CANNOT}, which only torch does")
                     + "; use kernel 'auto' or 'torch'")
         self._network = network
+
+
+def _forget_oldest(buffers: dict) -> None:
+    """Keep the LARGEST_SIZES entries that were put in last."""
+    while len(buffers) > LARGEST_SIZES:
+        del buffers[next(iter(buffers))]

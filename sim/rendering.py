@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -129,21 +129,26 @@ def _start_graphics(quality: Quality):
     return graphics
 
 
-@contextmanager
-def _threads_of_software_drawing(quality: Quality) -> Iterator[None]:
+def _threads_of_software_drawing(quality: Quality) -> AbstractContextManager[None]:
     """Let Mesa's software OpenGL, if it starts in here, draw training pictures in the calling thread, unless LP_NUM_THREADS is set.
 
     Handing a small picture to other threads takes longer than drawing it, and they would take the cores from planners; large ones
     gain from a thread a core. The first start in a process decides for all of it, and pictures are the same to the bit either way.
     """
-    if quality is not Quality.TRAINING or "LP_NUM_THREADS" in os.environ:
+    return environment_default("LP_NUM_THREADS", "0") if quality is Quality.TRAINING else nullcontext()
+
+
+@contextmanager
+def environment_default(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for what starts in here, unless the user set it."""
+    if name in os.environ:
         yield
         return
-    os.environ["LP_NUM_THREADS"] = "0"
+    os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop("LP_NUM_THREADS", None)
+        os.environ.pop(name, None)
 
 
 def _check_current(backend: str) -> None:

@@ -12,7 +12,7 @@ from llvmlite import ir
 from dynamics.gradient.epoch import write_epoch
 from dynamics.gradient.heads import write_gaussian, write_squared_logistic
 from dynamics.gradient.products import ProductTile
-from dynamics.kernels.compiled import load, processor_features
+from dynamics.kernels.compiled import has_bfloat16, load, processor_features
 
 VARIANCE_BOUND_PENALTY = 0.01
 """Weight of sum(lmax) - sum(lmin) in the loss (Chua et al. 2018)."""
@@ -52,7 +52,7 @@ def compile_epoch(layers: int, head: Head, products: str) -> EpochKernel | None:
 @functools.cache
 def _compile(layers: int, head: Head, bfloat16: bool, features: frozenset[str]) -> EpochKernel | None:
     tile = product_tile(features)
-    if tile is None or (bfloat16 and not {"avx512f", "avx512bf16"} <= features):
+    if tile is None or (bfloat16 and not has_bfloat16(features)):
         return None
     module = ir.Module("reflexarc_epoch")
     write_head = {Head.GAUSSIAN: functools.partial(write_gaussian, penalty=VARIANCE_BOUND_PENALTY),

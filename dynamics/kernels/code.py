@@ -208,7 +208,7 @@ class Code:
         builder.position_at_end(after)
         return [Value(self, state) for state in states]
 
-    def if_(self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None] | None = None) -> None:
+    def if_(self, condition: Value, then: Callable[[], object], otherwise: Callable[[], object] | None = None) -> None:
         """Run `then` where the condition holds, else `otherwise`."""
         if otherwise is None:
             with self.builder.if_then(condition.value):

@@ -48,6 +48,11 @@ def processor_features() -> frozenset[str]:
         return frozenset()
 
 
+def has_bfloat16(features: frozenset[str]) -> bool:
+    """Return whether a processor multiplies pairs of bfloat16."""
+    return {"avx512f", "avx512bf16"} <= features
+
+
 def best_tile(features: frozenset[str]) -> Tile | None:
     """Return the tile that suits the registers of a processor, or None where there are no fused multiply-adds."""
     if "avx512f" in features:
@@ -66,7 +71,7 @@ def compile_kernel(name: str) -> Kernel | None:
 def _compile(name: str, features: frozenset[str]) -> Kernel | None:
     bfloat16 = name == "bfloat16"
     tile = best_tile(features)
-    if tile is None or (bfloat16 and not {"avx512f", "avx512bf16"} <= features):
+    if tile is None or (bfloat16 and not has_bfloat16(features)):
         return None
     module = ir.Module(f"reflexarc_{name}")
     write_rollout(module, "rollout", tile, bfloat16)

@@ -135,7 +135,7 @@ def write_rollout(module: ir.Module, name: str, tile: Tile, bfloat16: bool) -> N
                     code.if_(a["noise_kind"].equals(NOISE_CONSTANT), constant)
 
             code.repeat(0, a["no"], collect)
-            code.if_(a["draw_kind"].equals(DRAWS_NONE), lambda: None, lambda: code.repeat(0, a["no"], collect_variance) and None)
+            code.if_(a["draw_kind"] > DRAWS_NONE, lambda: code.repeat(0, a["no"], collect_variance))
 
         code.repeat(begin, stop, member)
         share = 1.0 / code.broadcast(Value(code, code.builder.sitofp((stop - begin).value, F32)))

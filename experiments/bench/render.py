@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from rich.console import Console
 
 from experiments.bench.result import Bar, BenchResult, machine
 from robots.errors import NumericalError
-from sim.rendering import Quality, SceneRenderer
+from sim.rendering import Quality, SceneRenderer, environment_default
 from sim.tasks import OWN_TASKS
 
 FRAMES_BAR = 3000.0
@@ -70,17 +69,9 @@ def bench_render(console: Console, seeds: int, threads: int | None) -> BenchResu
                        [Bar("training pictures of 64x64", rates[0], FRAMES_BAR, at_least=True, unit="1/s")], machine(threads))
 
 
-@contextmanager
-def _mujoco_default_of_this_system() -> Iterator[None]:
+def _mujoco_default_of_this_system() -> AbstractContextManager[None]:
     """Let processes that start in here draw without a screen on Linux, where MuJoCo's Renderer takes GLFW unless told otherwise."""
-    if "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux"):
-        yield
-        return
-    os.environ["MUJOCO_GL"] = "egl"
-    try:
-        yield
-    finally:
-        os.environ.pop("MUJOCO_GL", None)
+    return environment_default("MUJOCO_GL", "egl") if sys.platform.startswith("linux") else nullcontext()
 
 
 def _picture_times(renderer: Renderer, scene: str, width: int, height: int) -> np.ndarray:

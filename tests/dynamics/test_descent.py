@@ -12,7 +12,7 @@ from dynamics.fitting import FitConfig, MemberFit, make_optimiser, take_turns
 from dynamics.gradient import compiled as gradient
 from dynamics.gradient.compiled import compile_epoch
 from dynamics.gradient.epoch import CHUNK_ROWS
-from dynamics.kernels.compiled import processor_features
+from dynamics.kernels.compiled import has_bfloat16, processor_features
 from dynamics.losses import GaussianLikelihood, HeadLoss, RewardAndEnding, SquaredError
 from dynamics.network import new_network
 from dynamics.workers import Workers
@@ -27,7 +27,7 @@ NETWORKS = {
     "reward and ending": ((7, 33, 50, 2), RewardAndEnding(2, True)),
 }
 ROWS = 75  # no multiple of a tile
-BFLOAT16 = {"avx512f", "avx512bf16"} <= processor_features()
+BFLOAT16 = has_bfloat16(processor_features())
 
 
 @pytest.fixture(autouse=True)
