@@ -40,6 +40,7 @@ def test_the_wheel_holds_every_module_and_scene_and_nothing_else(wheel):
     modules = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     scenes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sim" / "scenes").rglob("*")
               if path.is_file() and "__pycache__" not in path.parts}
+    scenes |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "robots" / "arms").glob("*.xml")}
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == modules | scenes
 

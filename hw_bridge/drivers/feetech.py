@@ -1,0 +1,366 @@
+"""Arms of Feetech STS3215 servos (SO-100, SO-101) through `scservo_sdk`.
+
+What can be commanded: positions. The servos take no torques, and have no watchdog: they hold the last goal for as long as they have power,
+and so does an arm whose bridge has died. Nobody compensates gravity; the servos' own proportional loops sag under it. `tau` is an
+estimate: current times a torque constant, with the sign of the load; friction of some 0.1 N·m is in it. There is no device clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw_bridge.calibration import Calibration
+from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
+from hw_bridge.drivers.serial_port import WIRE_ERRORS, PortLock
+from robots.arms.arm import Arm
+from robots.command import CommandMode
+from robots.errors import ConfigurationError, HardwareError, MissingExtraError, NonFiniteError
+
+MODELS = {777: "STS3215", 2825: "STS3250", 11272: "SM8512BL", 1284: "SCS0009"}
+FIRMWARE_MAJOR = 3
+
+_PHASE, _HOMING, _MODE, _TORQUE, _ACCELERATION, _GOAL = 18, 31, 33, 40, 41, 42
+_LIMIT, _PRESENT, _SPEED, _LOAD, _VOLTAGE, _STATUS, _CURRENT = 48, 56, 58, 60, 62, 65, 69
+_WINDOW = 23
+"""Bytes read every period: torque limit (48) to current (70)."""
+_TAGS = 8
+"""Reads differ in length by 0 to 7 bytes, so that an answer tells which of the last eight requests it belongs to."""
+_MARK = 999
+"""Torque limit [0.1 %] that `begin` sets. A servo that lost power comes back with 1000: it is known by that."""
+_CURRENT_UNIT = 0.0065
+_TRIES = 3
+_QUIET_S = 0.05
+_PATIENCE_S = 1.0
+_POLL_S = 0.0005
+_OVERLOAD, _OVERCURRENT = 32, 8
+_WORDS = {1: "supply voltage out of range", 2: "encoder fault", 4: "too hot", 8: "current too high for too long, torque reduced",
+          32: "overload, torque reduced"}
+
+
+@dataclass(frozen=True)
+class FeetechConfig:
+    """How the servos are set up when servoing begins."""
+
+    baud: int = 1_000_000
+    """Bits a second on the wire."""
+    speed_headroom: float = 1.25
+    """The servos themselves go no faster than the arm's velocity limit times this."""
+    acceleration: int = 254
+    """The servos' own ramp [100 steps/s^2]; 254, the steepest, leaves the shape of the motion to the set-points."""
+    lost_after_s: float = 0.1
+    """Silence after which the arm counts as lost [s]."""
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.speed_headroom <= 4.0:
+            raise ConfigurationError(f"FeetechConfig.speed_headroom: expected 1 to 4, got {self.speed_headroom}")
+        if not 1 <= self.acceleration <= 254:
+            raise ConfigurationError(f"FeetechConfig.acceleration: expected 1 to 254, got {self.acceleration}")
+        if not self.lost_after_s > 0:
+            raise ConfigurationError(f"FeetechConfig.lost_after_s: expected a positive time, got {self.lost_after_s}")
+
+
+def signed(value: int, sign_bit: int) -> int:
+    """Return the number that a servo writes as size and sign bit."""
+    size = value & ((1 << sign_bit) - 1)
+    return -size if value >> sign_bit & 1 else size
+
+
+class FeetechDriver:
+    """An arm of STS3215 servos on one serial device."""
+
+    def __init__(self, arm: Arm, device: str, calibration: Calibration, config: FeetechConfig | None = None) -> None:
+        try:
+            import scservo_sdk
+        except ImportError as error:
+            raise MissingExtraError("the Feetech driver", "feetech") from error
+        if calibration.joints != arm.spec.joint_names:
+            raise ConfigurationError(f"calibration is for joints {list(calibration.joints)}, {arm.spec.name} has "
+                                     f"{list(arm.spec.joint_names)}: give the calibration of this arm")
+        self._sdk = scservo_sdk
+        self.arm, self.device, self.calibration, self.config = arm, device, calibration, config or FeetechConfig()
+        self.calibration_hash = calibration.fingerprint()
+        n = arm.spec.nv
+        self._ids = list(calibration.ids)
+        self._place = {number: i for i, number in enumerate(self._ids)}
+        self._zero, self._scale = np.array(calibration.zero, dtype=float), np.array(calibration.direction) * calibration.step
+        self._goals = [byte for number in self._ids for byte in (number, 0, 0)]
+        self._lock: PortLock | None = None
+        self._port = None
+        self._begun = False
+        self._q, self._dq, self._tau = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+        self._heard = [0] * n
+        self._status, self._limit = [0] * n, [_MARK] * n
+        self._tag = 0
+        self._sent_ns = [0] * _TAGS
+        self._owed = [0] * _TAGS
+        self._bus_errors = 0
+
+    def connect(self) -> ArmIdentity:
+        self._lock = PortLock(self.device)
+        try:
+            return self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> ArmIdentity:
+        sdk = self._sdk
+        port = sdk.PortHandler(self.device)
+        port.baudrate = self.config.baud
+        try:
+            if not port.openPort():
+                raise HardwareError(f"{self.config.baud} baud is nothing that these servos speak; they come with 1000000")
+        except OSError as error:
+            raise HardwareError(f"{self.device} cannot be opened as a serial port: {error}") from error
+        self._port, self._packets = port, sdk.PacketHandler(0)
+        port.ser.timeout = _POLL_S
+        self._lock.exclude()
+        models = self._models()
+        homing = {number: signed(self._word(number, _HOMING), 11) for number in models}
+        stale = self.calibration.stale(models, homing)
+        if stale:
+            raise HardwareError(f"the calibration does not fit the arm on {self.device}: {'; '.join(stale)}. Calibrate again, or give the "
+                                "calibration of this arm")
+        firmware = self._firmware()
+        self._check_settings()
+        supply = self._bytes(self._ids[0], _VOLTAGE, 1)[0] / 10.0
+        self._torque_constant = 1.08 if supply > 9.0 else 0.79
+        self._refresh()
+        self._check_pose()
+        return ArmIdentity(model=f"{self.arm.spec.name} ({len(models)} x {MODELS[self.calibration.models[0]]}, {supply:.1f} V)",
+                           serial=f"homing {'/'.join(str(homing[number]) for number in self._ids)}", firmware=firmware)
+
+    def _models(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for number in self._ids:
+            with contextlib.suppress(HardwareError):
+                found[number] = self._asked(self._packets.ping, number)[0]
+        if not found:
+            raise HardwareError(f"no servo answers on {self.device} at ids {self._ids}: check that the arm has power, that the device is "
+                                f"the arm's adapter, and that the servos speak {self.config.baud} baud")
+        wrong = [f"id {number} is {MODELS.get(model, 'of an unknown model')} ({model})" for number, model in found.items() if model != 777]
+        if wrong:
+            raise HardwareError(f"this is no arm of STS3215 servos: {', '.join(wrong)}; expected model 777. Is it another arm's adapter?")
+        return found
+
+    def _firmware(self) -> str:
+        versions = {number: tuple(self._bytes(number, 0, 2)) for number in self._ids}
+        if any(major != FIRMWARE_MAJOR for major, _ in versions.values()):
+            raise HardwareError(f"servo firmware {versions}: this driver knows {FIRMWARE_MAJOR}.x; update the servos with "
+                                "Feetech's own program")
+        if len(set(versions.values())) > 1:
+            raise HardwareError(f"the servos' firmware differs ({versions}): update all of them to one version with Feetech's own program")
+        return "{}.{}".format(*versions[self._ids[0]])
+
+    def _check_settings(self) -> None:
+        for number in self._ids:
+            mode, phase = self._bytes(number, _MODE, 1)[0], self._bytes(number, _PHASE, 1)[0]
+            if mode != 0:
+                raise HardwareError(f"servo {number} is in mode {mode}, expected 0 (position): set register {_MODE} to 0")
+            if phase & 16:
+                raise HardwareError(f"servo {number} counts several turns (phase {phase}), its position means nothing after a restart: "
+                                    f"clear bit 16 of register {_PHASE}")
+        unit = np.array([1.0 if self._bytes(number, _PHASE, 1)[0] & 4 else 50.0 for number in self._ids])
+        self._speed_scale = unit * self._scale
+        top = self.arm.spec.limits.velocity_max * self.config.speed_headroom / np.abs(self._speed_scale)
+        self._speed_top = [int(value) for value in np.minimum(np.ceil(top), 32767)]
+
+    def _check_pose(self) -> None:
+        limits = self.arm.spec.limits
+        for i, name in enumerate(self.arm.spec.joint_names):
+            if not limits.position_min[i] - 0.02 <= self._q[i] <= limits.position_max[i] + 0.02:
+                raise HardwareError(f"{name} stands at {self._q[i]:.3f} rad, outside its limits {limits.position_min[i]:.3f} to "
+                                    f"{limits.position_max[i]:.3f}: move it back by hand with its torque off, or calibrate again")
+
+    def begin(self, mode: CommandMode) -> None:
+        self.arm.spec.command(mode)
+        self._refresh()
+        if any(self._status):
+            raise HardwareError(f"servoing cannot begin: {self._fault()}; see to it and clear the fault first")
+        entries = []
+        for i, number in enumerate(self._ids):
+            goal, speed = self._encoded(self._q[i], i), self._speed_top[i]
+            entries += [number, self.config.acceleration, goal & 0xFF, goal >> 8, 0, 0, speed & 0xFF, speed >> 8, _MARK & 0xFF, _MARK >> 8]
+        self._sync_write(_ACCELERATION, 9, entries)
+        for number in self._ids:
+            self._write(number, _TORQUE, 1)
+        self._refresh()
+        unset = [name for name, limit in zip(self.arm.spec.joint_names, self._limit, strict=True) if limit != _MARK]
+        if unset:
+            raise HardwareError(f"{', '.join(unset)}: did not take the settings for servoing; check the wire and try again")
+        self._begun = True
+
+    def read(self) -> Measurement:
+        tag = self._tag = (self._tag + 1) % _TAGS
+        port, packets, sdk = self._port, self._packets, self._sdk
+        self._bus_errors += self._owed[tag]
+        try:
+            port.is_using = False
+            self._sent_ns[tag] = time.monotonic_ns()
+            packets.syncReadTx(port, _LIMIT, _WINDOW + tag, self._ids, len(self._ids))
+            self._owed[tag] = len(self._ids)
+            port.setPacketTimeoutMillis(400.0 * self.arm.spec.control_dt)
+            while self._owed[tag]:
+                packet, result = packets.rxPacket(port)
+                if result == sdk.COMM_SUCCESS:
+                    self._take(packet)
+                elif port.packet_timeout == 0:
+                    break
+        except WIRE_ERRORS as error:
+            raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
+        return self._measurement()
+
+    def _take(self, packet: list[int]) -> None:
+        """Note one servo's answer, to this request or to an earlier one."""
+        i, tag = self._place.get(packet[2]), packet[3] - 2 - _WINDOW
+        if i is None or not 0 <= tag < _TAGS or self._sent_ns[tag] == 0:
+            return
+        stamp = time.monotonic_ns() if tag == self._tag else self._sent_ns[tag]  # a late one is as old as its request
+        if stamp <= self._heard[i]:
+            return
+        if self._owed[tag]:
+            self._owed[tag] -= 1
+        self._heard[i] = stamp
+        at = 5 - _LIMIT
+        steps = signed(packet[at + _PRESENT] | packet[at + _PRESENT + 1] << 8, 15)
+        self._q[i] = (steps - self._zero[i]) * self._scale[i]
+        self._dq[i] = signed(packet[at + _SPEED] | packet[at + _SPEED + 1] << 8, 15) * self._speed_scale[i]
+        current = (packet[at + _CURRENT] | packet[at + _CURRENT + 1] << 8) & 0x7FFF
+        pushes = -1.0 if packet[at + _LOAD + 1] & 4 else 1.0
+        self._tau[i] = pushes * self.calibration.direction[i] * current * _CURRENT_UNIT * self._torque_constant
+        self._status[i] = packet[at + _STATUS]
+        self._limit[i] = packet[5] | packet[6] << 8
+
+    def _measurement(self) -> Measurement:
+        heard = min(self._heard)
+        state, fault = VendorState.READY if self._begun else VendorState.NOT_READY, ""
+        if any(self._status):
+            latched = any(bits & (_OVERLOAD | _OVERCURRENT) for bits in self._status)
+            state, fault = VendorState.PROTECTIVE_STOP if latched else VendorState.FAULT, self._fault()
+        elif self._begun and any(limit != _MARK for limit in self._limit):
+            state, fault = VendorState.NOT_READY, self._fault()
+        if time.monotonic_ns() - heard > self.config.lost_after_s * 1e9:
+            silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._heard, strict=True) if stamp == heard]
+            state, fault = VendorState.LOST, f"nothing is heard of {', '.join(silent)}"
+        return Measurement(received_ns=heard, device_s=float("nan"), q=self._q.copy(), dq=self._dq.copy(), tau=self._tau.copy(),
+                           state=state, fault=fault, bus_errors=self._bus_errors)
+
+    def _fault(self) -> str:
+        words = []
+        for name, bits, limit in zip(self.arm.spec.joint_names, self._status, self._limit, strict=True):
+            words += [f"{name}: {text}" for bit, text in _WORDS.items() if bits & bit]
+            if self._begun and limit != _MARK:
+                words.append(f"{name}: the servo restarted (supply too weak?)")
+        return "; ".join(words)
+
+    def write(self, values: np.ndarray) -> None:
+        goals = self._goals
+        steps = np.rint(values / self._scale + self._zero)
+        if not np.isfinite(steps).all():
+            raise NonFiniteError(f"set-point {values} never reaches the bus: expected finite angles [rad]")
+        for i, step in enumerate(steps.tolist()):
+            goal = self._magnitude(int(step))
+            goals[3 * i + 1], goals[3 * i + 2] = goal & 0xFF, goal >> 8
+        self._sync_write(_GOAL, 2, goals)
+
+    @staticmethod
+    def _magnitude(steps: int) -> int:
+        return min(steps, 32767) if steps >= 0 else min(-steps, 32767) | 0x8000
+
+    def _encoded(self, angle: float, i: int) -> int:
+        return self._magnitude(round(angle / self._scale[i] + self._zero[i]))
+
+    def end(self) -> None:
+        """Stop servoing; the servos hold the last goal."""
+        self._begun = False
+
+    def stop(self) -> None:
+        """Make every servo's goal the place where it was last seen. Nothing is sent where servoing has not begun: a goal would switch
+        torque on.
+        """
+        if self._begun and self._port is not None and np.isfinite(self._q).all():
+            try:
+                self.write(self._q)
+            except Exception:  # whatever it is, the supervisor's fault state has it already
+                return
+
+    def clear_fault(self) -> None:
+        """Release latched overloads without letting the arm drop: the goal becomes where it stands, then torque is enabled anew."""
+        self._refresh()
+        for i, number in enumerate(self._ids):
+            if self._status[i] & (_OVERLOAD | _OVERCURRENT):
+                goal = self._encoded(self._q[i], i)
+                self._write(number, _GOAL, goal & 0xFF, goal >> 8)
+                self._write(number, _TORQUE, 1)
+        if self._begun and any(limit != _MARK for limit in self._limit):
+            self._begun = False
+        self._refresh()
+        if any(self._status):
+            raise HardwareError(f"the servos refuse: {self._fault()}; take the load off, let them cool, check the supply, then try again")
+
+    def close(self) -> None:
+        self.end()
+        if self._port is not None and self._port.ser is not None:
+            self._port.closePort()
+        self._port = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _refresh(self) -> None:
+        """Read until every servo was heard of; HardwareError where one stays silent."""
+        start = time.monotonic_ns()
+        while time.monotonic_ns() < start + _PATIENCE_S * 1e9:
+            self.read()
+            if min(self._heard) >= start:
+                return
+            time.sleep(self.arm.spec.control_dt)
+        silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._heard, strict=True) if stamp < start]
+        raise HardwareError(f"no answer from {', '.join(silent)} on {self.device}: check the wire from that servo on")
+
+    def _sync_write(self, address: int, size: int, entries: list[int]) -> None:
+        if self._port is None:
+            raise HardwareError("not connected: call connect first")
+        self._port.is_using = False
+        try:
+            result = self._packets.syncWriteTxOnly(self._port, address, size, entries, len(entries))
+        except WIRE_ERRORS as error:
+            raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
+        if result != self._sdk.COMM_SUCCESS:
+            raise HardwareError(f"set-points could not be sent: {self._packets.getTxRxResult(result)}")
+
+    def _asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None) -> tuple:
+        """Return what the client's `call` gives, data of `size` bytes where that is stated, after up to three tries.
+
+        The client does not throw away what is left of earlier answers, and nothing in an answer tells what was asked: after a failure it
+        waits until what is under way must have come.
+        """
+        port = self._port
+        for k in range(_TRIES):
+            port.is_using = False
+            try:
+                port.ser.reset_input_buffer()
+                answer = call(port, number, *fields)
+            except IndexError:  # the client trips over an answer that is shorter than it expected
+                answer = (self._sdk.COMM_RX_CORRUPT, 0)
+            except WIRE_ERRORS as error:
+                raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
+            if answer[-2] == self._sdk.COMM_SUCCESS and (size is None or len(answer[0]) == size):
+                return answer
+            time.sleep(_QUIET_S * (1 + k))
+        raise HardwareError(f"servo {number} on {self.device} does not answer: {self._packets.getTxRxResult(answer[-2])}")
+
+    def _bytes(self, number: int, address: int, size: int) -> list[int]:
+        return self._asked(self._packets.readTxRx, number, address, size, size=size)[0]
+
+    def _word(self, number: int, address: int) -> int:
+        low, high = self._bytes(number, address, 2)
+        return low | high << 8
+
+    def _write(self, number: int, address: int, *data: int) -> None:
+        self._asked(self._packets.writeTxRx, number, address, len(data), list(data))

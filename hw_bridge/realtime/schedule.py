@@ -1,0 +1,109 @@
+"""When a loop's next period begins: on an absolute schedule, slept for and then waited out, with every lateness counted."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass
+
+from robots.errors import ConfigurationError
+
+BIN_NS = 256
+"""Width of a bin of the histogram of lateness [ns]."""
+BINS = 8192
+"""Bins; the last one holds everything later than 2.1 ms."""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """A loop's period, and how it waits."""
+
+    period_ns: int
+    """[ns]"""
+    spin_ns: int = 100_000
+    """The loop sleeps until so long before its deadline and then watches the clock [ns]: longer than a sleep is late."""
+    miss_ns: int | None = None
+    """A period that begins later than this is a missed deadline [ns]; None: a tenth of the period."""
+
+    def __post_init__(self) -> None:
+        if self.period_ns < 1:
+            raise ConfigurationError(f"ScheduleConfig.period_ns: expected a positive time [ns], got {self.period_ns}")
+        if self.spin_ns < 0:
+            raise ConfigurationError(f"ScheduleConfig.spin_ns: expected at least 0 [ns], got {self.spin_ns}")
+        if self.miss_ns is not None and self.miss_ns < 0:
+            raise ConfigurationError(f"ScheduleConfig.miss_ns: expected at least 0 [ns], got {self.miss_ns}")
+
+
+class Schedule:
+    """Deadlines a period apart on the host's monotonic clock. `wait` allocates nothing that the garbage collector looks at.
+
+    A deadline that is missed by less than a period leaves the schedule as it is: the next period is shorter. One that is missed by a
+    period or more moves the schedule: the next deadline is a whole period away, and what was left out is counted, never made up for.
+    """
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+        self._period, self._spin = config.period_ns, config.spin_ns
+        self._miss = config.period_ns // 10 if config.miss_ns is None else config.miss_ns
+        self._late = array("q", bytes(8 * BINS))
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew: the first deadline is a period from now, and nothing was counted yet."""
+        self._late[:] = array("q", bytes(8 * BINS))
+        self.ticks = self.misses = self.skipped = 0
+        """Periods begun; those that began too late; those that were left out after a miss of more than a period."""
+        self.worst_ns = self.lateness_ns = self.dt_ns = 0
+        """Largest lateness, the newest one, and the measured time between the newest two periods [ns]."""
+        self.wake_ns = time.monotonic_ns()
+        """When the newest period began [ns]."""
+        self.deadline_ns = self.wake_ns + self._period
+        """When the next one is due [ns]."""
+
+    def start_over(self) -> None:
+        """Put the next deadline a period from now and keep the counts: the loop did something slow on purpose."""
+        self.wake_ns = time.monotonic_ns()
+        self.deadline_ns = self.wake_ns + self._period
+
+    def wait(self) -> int:
+        """Return when the period began, on the host's monotonic clock [ns], as soon as it has."""
+        now_ns = time.monotonic_ns
+        deadline = self.deadline_ns
+        idle = deadline - self._spin - now_ns()
+        if idle > 0:
+            time.sleep(idle * 1e-9)  # clock_nanosleep on the monotonic clock, to an absolute time
+        while (now := now_ns()) < deadline:
+            pass
+        late = now - deadline
+        self.ticks += 1
+        self.dt_ns = now - self.wake_ns
+        self.wake_ns = now
+        self.lateness_ns = late
+        self._late[min(late // BIN_NS, BINS - 1)] += 1
+        if late > self.worst_ns:
+            self.worst_ns = late
+        if late > self._miss:
+            self.misses += 1
+        if late >= self._period:
+            self.skipped += late // self._period
+            self.deadline_ns = now + self._period
+        else:
+            self.deadline_ns = deadline + self._period
+        return now
+
+    def histogram(self) -> list[int]:
+        """Return how many periods began late, by bins of BIN_NS; the last bin holds all that were later."""
+        return self._late.tolist()
+
+    def lateness_quantile(self, share: float) -> float:
+        """Return the lateness [ns] that `share` of all periods did not exceed: the upper end of its bin, or the worst; NaN before any."""
+        if not 0.0 <= share <= 1.0:
+            raise ConfigurationError(f"lateness_quantile: expected a share within 0 and 1, got {share}")
+        if self.ticks == 0:
+            return float("nan")
+        count, wanted = 0, share * self.ticks
+        for bin_number, periods in enumerate(self._late[:-1]):
+            count += periods
+            if count >= wanted and count > 0:
+                return float(min((bin_number + 1) * BIN_NS, self.worst_ns))
+        return float(self.worst_ns)

@@ -1,0 +1,1 @@
+"""The log of a deployment: MCAP, written by a process of its own."""

@@ -1,0 +1,116 @@
+"""A real arm, or its twin, as a `Robot`: what episode loops and policies see of a bridge."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from hw_bridge.bridge import policy_spec
+from hw_bridge.client import ArmState, BridgeClient
+from hw_bridge.safety.rules import State
+from robots.command import Command, CommandMode, admit
+from robots.errors import ConfigurationError, HardwareError
+from robots.observation import Observation
+
+_TAKEN_SECONDS = 0.05
+_REACHED = 0.02
+"""A start pose counts as reached within this [rad]."""
+
+
+class BridgeRobot:
+    """An armed or idle bridge, acted through once in `period` seconds. `send` returns what the supervisor took the command for."""
+
+    def __init__(self, client: BridgeClient, mode: CommandMode, period: float, start: np.ndarray | None = None, spread: float = 0.0,
+                 start_speed: float = 0.3) -> None:
+        """`start` (nv,) [rad]: where episodes begin (None: the arm's home), each joint up to `spread` [rad] away, drawn with the seed;
+        the arm goes there at `start_speed` [rad/s].
+        """
+        self.client = client
+        self.spec = policy_spec(client.arm, mode, period)
+        self._fingerprint = self.spec.fingerprint()
+        self._start = np.array(client.arm.home if start is None else start, float)
+        self._spread, self._start_speed = spread, start_speed
+        self._kinematics = client.arm.kinematics()
+        self._deadline = 0.0
+        if mode is not CommandMode.JOINT_POSITION:
+            raise ConfigurationError("BridgeRobot: episodes begin with a move of joint positions, so the mode must be "
+                                     f"{CommandMode.JOINT_POSITION}, got {mode}")
+
+    def reset(self, seed: int) -> Observation:
+        """Activate the bridge if need be, go to the start pose drawn with `seed`, wait there until the arm is at rest."""
+        state = self.client.state()
+        if state.state is State.IDLE:
+            self.client.wish("arm")
+            self.client.wish("activate")
+        elif state.state is State.ARMED:
+            self.client.wish("activate")
+        elif state.state is State.HOLD:
+            self.client.wish("resume")
+        self._go(self._start + self._spread * np.random.default_rng(seed).uniform(-1.0, 1.0, self.spec.nv))
+        self._deadline = time.monotonic()
+        return self._observe(self.client.state())
+
+    def send(self, command: Command) -> Command:
+        command = admit(command, self.spec.commands)
+        before = self._active()
+        sequence = self.client.act(command, self._fingerprint, before.generation)
+        ends = time.monotonic() + _TAKEN_SECONDS
+        while time.monotonic() < ends:
+            state = self._active()
+            if state.action_sequence >= sequence:
+                return Command(command.mode, state.target)
+            time.sleep(0.0005)
+        raise HardwareError(f"the supervisor did not take the action: {state.rules.words() or 'no rule fired'}; it is in "
+                            f"{self.client.status().state.name}")
+
+    def tick(self) -> Observation:
+        self._deadline = max(self._deadline + self.spec.control_dt, time.monotonic())
+        while (left := self._deadline - time.monotonic()) > 0:
+            time.sleep(left)
+        return self._observe(self._active())
+
+    def close(self) -> None:
+        """Hold the arm and let go of the bridge's boards; the bridge itself goes on."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _active(self) -> ArmState:
+        state = self.client.state()
+        if state.state is not State.ACTIVE:
+            raise HardwareError(f"the bridge is in {state.state.name}: {self.client.status().cause}")
+        return state
+
+    def _go(self, goal: np.ndarray) -> None:
+        """Lead the arm to `goal` (nv,) on a line in joint space, with minimum jerk."""
+        here = self._settled().written
+        duration = max(1.875 * float(np.abs(goal - here).max()) / self._start_speed, 0.2)
+        begin = self._deadline = time.monotonic()
+        while True:
+            s = min((time.monotonic() - begin) / duration, 1.0)
+            self.send(Command(CommandMode.JOINT_POSITION, here + (goal - here) * s**3 * (10 - 15 * s + 6 * s * s)))
+            state = self.tick()
+            if s == 1.0 and np.abs(state.q - goal).max() < _REACHED and np.abs(state.dq).max() < _REACHED:
+                return
+            if time.monotonic() - begin > duration + 5.0:
+                raise HardwareError(f"the arm did not reach its start pose: it is {np.abs(state.q - goal).max():.3f} rad away")
+
+    def _settled(self) -> ArmState:
+        """Return the first state of ACTIVE whose set-point is known."""
+        ends = time.monotonic() + 1.0
+        while time.monotonic() < ends:
+            state = self.client.state()
+            if state.state is State.ACTIVE and np.isfinite(state.written).all():
+                return state
+            time.sleep(0.001)
+        raise HardwareError(f"the bridge did not become active: {self.client.status().cause}")
+
+    def _observe(self, state: ArmState) -> Observation:
+        return Observation(state.received_ns, state.q, state.dq, state.tau, self._kinematics.forward(state.q))

@@ -1,0 +1,1 @@
+"""The safety supervisor: what every command passes on its way to the arm."""

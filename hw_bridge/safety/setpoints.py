@@ -1,0 +1,207 @@
+"""The set-points that leave the supervisor: the only place where numbers for the arm are made, one class a command mode."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from hw_bridge.drivers.driver import Measurement
+from hw_bridge.safety import jerk_limited
+from hw_bridge.safety.config import SafetyConfig
+from hw_bridge.safety.geometry import Geometry
+from hw_bridge.safety.rules import Rule
+from robots.arms.arm import Arm
+from robots.command import CommandMode
+from robots.spec import TorqueConvention
+
+_LONG_STOP = 0.03
+"""A stop that moves a joint further than this [rad] has its geometry looked at half-way too, beside its first instant and its end."""
+
+
+class SetPoints(Protocol):
+    """Makes one set-point a period. `reference` (nv,) is what targets are compared with: the set-point itself."""
+
+    reference: np.ndarray
+
+    def anchor(self, measurement: Measurement) -> None:
+        """Begin at rest, where the arm stands."""
+        ...
+
+    def freeze(self) -> None:
+        """Our loop stood still: go on from the last set-point, at rest."""
+        ...
+
+    def follow(self, target: np.ndarray, rate: np.ndarray, bend: np.ndarray, dt: float, speed: float,
+               measurement: Measurement) -> tuple[np.ndarray, Rule]:
+        """Return the set-point (nv,) `dt` seconds after the last that tracks the target, its rate and its
+        acceleration (nv,) best, and the rules that fired;
+        `speed` is the share of the velocity limits, or of the torques beyond the arm's weight, that may be used.
+        """
+        ...
+
+    def brake(self, dt: float, measurement: Measurement) -> np.ndarray:
+        """Return the set-point of the fastest stop, or of standing still once stopped."""
+        ...
+
+    def resting(self, measurement: Measurement) -> bool:
+        """Return whether the stop has ended."""
+        ...
+
+
+class MotionSetPoints:
+    """Joint positions or velocities: jerk-limited, always able to stop, the stop's path clear."""
+
+    def __init__(self, arm: Arm, config: SafetyConfig, geometry: Geometry, mode: CommandMode) -> None:
+        limits = arm.spec.limits
+        self._velocity = mode is CommandMode.JOINT_VELOCITY
+        self._speed_limit = config.workspace.tool_speed_max
+        self._geometry = geometry
+        self._velocity_max = limits.velocity_max * config.speed
+        self.limits = np.stack([limits.position_min + config.position_margin, limits.position_max - config.position_margin,
+                                self._velocity_max, limits.acceleration_max * config.acceleration, limits.jerk_max])
+        n = arm.spec.nv
+        self.state = np.zeros((3, n))
+        """(3, nv): position, velocity and acceleration of the set-point."""
+        self._next, self._probe, self._reasons = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n, np.int64)
+        self._row = 1 if self._velocity else 0
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(nv,) the last set-point."""
+        return self.state[self._row]
+
+    def anchor(self, measurement: Measurement) -> None:
+        self.state[0] = np.clip(measurement.q, self.limits[0], self.limits[1])
+        self.state[1:] = 0.0
+
+    def freeze(self) -> None:
+        self.state[1:] = 0.0
+
+    def follow(self, target: np.ndarray, rate: np.ndarray, bend: np.ndarray, dt: float, speed: float,
+               measurement: Measurement) -> tuple[np.ndarray, Rule]:
+        if self._velocity:
+            np.clip(measurement.q, self.limits[0], self.limits[1], out=self.state[0])
+            rate = target
+        np.multiply(self._velocity_max, speed, out=self.limits[2])
+        jerk_limited.follow(self.state, self._next, target, rate, bend, dt, self.limits, self._velocity, self._reasons)
+        rules = _named(int(np.bitwise_or.reduce(self._reasons)))
+        obstacle = self._obstacle(self._next)
+        if obstacle:
+            jerk_limited.brake(self.state, self._next, dt, self.limits)
+            rules |= obstacle | Rule.BRAKED
+        self._commit()
+        return self.reference, rules
+
+    def brake(self, dt: float, measurement: Measurement) -> np.ndarray:
+        jerk_limited.brake(self.state, self._next, dt, self.limits)
+        self._commit()
+        return self.reference
+
+    def resting(self, measurement: Measurement) -> bool:
+        return not self.state[1:].any()
+
+    def _commit(self) -> None:
+        self.state, self._next = self._next, self.state
+
+    def _obstacle(self, state: np.ndarray) -> Rule:
+        """Return what the stop from `state` (3, nv) would break."""
+        rules = self._geometry.violation(state[0])
+        if rules:
+            return rules
+        peak = state[1] + state[2] * np.abs(state[2]) / (2.0 * self.limits[4])
+        if self._geometry.tool_speed(peak) > self._speed_limit:
+            return Rule.TOOL_SPEED
+        duration = jerk_limited.brake_duration(state, self.limits)
+        jerk_limited.brake(state, self._probe, duration, self.limits)
+        rules = self._geometry.violation(self._probe[0])
+        if not rules and (np.abs(self._probe[0] - state[0]) > _LONG_STOP).any():
+            jerk_limited.brake(state, self._probe, 0.5 * duration, self.limits)
+            rules = self._geometry.violation(self._probe[0])
+        return rules
+
+
+class TorqueSetPoints:
+    """Joint torques, limited in size and rate; an arm that leaves its limits of position or velocity is damped, then held.
+
+    The hold is gravity-compensated: by the arm's own controller, or here where a commanded torque is the whole torque.
+    """
+
+    def __init__(self, arm: Arm, config: SafetyConfig, geometry: Geometry) -> None:
+        limits = arm.spec.limits
+        self._arm, self._geometry, self._limits, self._rest_speed = arm, geometry, limits, config.rest_speed
+        self._damping = config.damping * limits.torque_max / limits.velocity_max
+        self._stiffness = self._damping * 5.0
+        self._velocity_max = limits.velocity_max * config.speed
+        self._low, self._high = limits.position_min + config.position_margin, limits.position_max - config.position_margin
+        self._whole = arm.spec.torque_convention is TorqueConvention.TOTAL
+        self.reference = np.zeros(arm.spec.nv)
+        self._held: np.ndarray | None = None
+
+    def anchor(self, measurement: Measurement) -> None:
+        self.reference = self._weight(measurement)
+        self._held = np.array(measurement.q)
+
+    def freeze(self) -> None:
+        self._held = None
+
+    def follow(self, target: np.ndarray, rate: np.ndarray, bend: np.ndarray, dt: float, speed: float,
+               measurement: Measurement) -> tuple[np.ndarray, Rule]:
+        self._held = None
+        rules = self.outside(measurement)
+        if rules:
+            return self.brake(dt, measurement), rules | Rule.BRAKED
+        weight, top = self._weight(measurement), self._limits.torque_max
+        wanted = weight + speed * (target - weight)
+        given = self._limit(wanted, dt)
+        if (given != wanted).any():
+            rules = Rule.TORQUE if (np.abs(wanted) > top).any() else Rule.TORQUE_RATE
+        return given, rules
+
+    def brake(self, dt: float, measurement: Measurement) -> np.ndarray:
+        if self._held is None and self._slow(measurement):
+            self._held = np.array(measurement.q)
+        torque = self._weight(measurement) - self._damping * measurement.dq
+        if self._held is not None:
+            torque = torque + self._stiffness * (self._held - measurement.q)
+        self._limit(torque, dt)
+        return self.reference
+
+    def resting(self, measurement: Measurement) -> bool:
+        return self._held is not None and self._slow(measurement)
+
+    def outside(self, measurement: Measurement) -> Rule:
+        """Return POSITION, VELOCITY, WORKSPACE or COLLISION where the arm is, or cannot but come, outside its limits."""
+        q, dq, limits = measurement.q, measurement.dq, self._limits
+        if (np.abs(dq) > self._velocity_max).any():
+            return Rule.VELOCITY
+        end = q + dq * np.abs(dq) / (2.0 * limits.acceleration_max)
+        if ((end > self._high) & (dq > 0)).any() or ((end < self._low) & (dq < 0)).any():
+            return Rule.POSITION
+        rules = self._geometry.violation(q)
+        if not rules and self._geometry.tool_speed(dq) > self._geometry.workspace.tool_speed_max:
+            return Rule.TOOL_SPEED
+        return rules or self._geometry.violation(end)
+
+    def _slow(self, measurement: Measurement) -> bool:
+        return bool((np.abs(measurement.dq) < self._rest_speed).all())
+
+    def _weight(self, measurement: Measurement) -> np.ndarray:
+        top = self._limits.torque_max
+        return np.clip(self._geometry.gravity(measurement.q), -top, top) if self._whole else np.zeros_like(top)
+
+    def _limit(self, torque: np.ndarray, dt: float) -> np.ndarray:
+        step = self._limits.torque_rate_max * dt
+        torque = np.clip(torque, -self._limits.torque_max, self._limits.torque_max)
+        self.reference = np.clip(torque, self.reference - step, self.reference + step)
+        return self.reference
+
+
+def _named(bits: int) -> Rule:
+    rules = Rule.NONE
+    if bits:
+        for bit, rule in ((jerk_limited.POSITION_LIMITED, Rule.POSITION), (jerk_limited.VELOCITY_LIMITED, Rule.VELOCITY),
+                          (jerk_limited.ACCELERATION_LIMITED, Rule.ACCELERATION), (jerk_limited.BRAKED, Rule.BRAKED)):
+            if bits & bit:
+                rules |= rule
+    return rules

@@ -1,0 +1,1 @@
+"""The parts of the Franka twin: its wire, its sockets, its reflexes, its controller."""
