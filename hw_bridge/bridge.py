@@ -15,7 +15,7 @@ from typing import Self
 
 from hw_bridge.channels import Channels
 from hw_bridge.drivers.catalog import open_driver
-from hw_bridge.realtime.privileges import RealTime, RealTimeConfig
+from hw_bridge.realtime.privileges import RealTime, RealTimeConfig, threads_before_others
 from hw_bridge.realtime.schedule import Schedule, ScheduleConfig
 from hw_bridge.recorder.header import LogHeader
 from hw_bridge.recorder.recorder import Recorder
@@ -83,7 +83,9 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             driver = open_driver(config.robot, config.address, config.options)
             stack.callback(driver.close)
-            identity = driver.connect()
+            beside = max(config.real_time.fifo_priority - 5, 0)
+            with threads_before_others(beside):
+                identity = driver.connect()
             arm = driver.arm
             spec = policy_spec(arm, config.mode, config.safety.policy_period)
             supervisor = Supervisor(arm, config.mode, config.safety, spec.fingerprint())
@@ -91,7 +93,7 @@ def main() -> int:
             stack.callback(channels.close)
             recorder = stack.enter_context(_recorder(config, driver.calibration_hash, spec)) if config.log else None
             schedule = Schedule(ScheduleConfig(round(arm.spec.control_dt * 1e9)))
-            loop = ServoLoop(driver, supervisor, schedule, channels, recorder)
+            loop = ServoLoop(driver, supervisor, schedule, channels, recorder, beside)
             real_time = stack.enter_context(RealTime(config.real_time))
             loop.event("connected", f"{identity.model}, serial {identity.serial}, firmware {identity.firmware}, at {config.address}")
             for words in real_time.refused:

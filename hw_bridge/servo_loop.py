@@ -9,6 +9,7 @@ import numpy as np
 from hw_bridge.boards import DESKS, VERBS
 from hw_bridge.channels import Channels
 from hw_bridge.drivers.driver import Driver, Measurement, VendorState
+from hw_bridge.realtime.privileges import threads_before_others
 from hw_bridge.realtime.schedule import Schedule
 from hw_bridge.recorder.log_row import MODE_CODES, NO_MODE, VENDOR_CODES, Level
 from hw_bridge.recorder.recorder import Recorder
@@ -18,15 +19,19 @@ from robots.errors import HardwareError
 
 _MODES = {code: mode for mode, code in MODE_CODES.items()}
 _STATUS_SECONDS = 0.1
-_HARMLESS = Rule.BLEND | Rule.UNCERTAIN
+_HARMLESS = Rule.BLEND | Rule.UNCERTAIN | Rule.ACCELERATION
+"""Not interventions: what starts gently, what the policy asked for, and targets that are rounded off."""
 _LEVELS = {State.FAULT: Level.ERROR, State.ESTOP: Level.FATAL, State.HOLD: Level.WARNING}
 
 
 class ServoLoop:
     """Ties a driver, a supervisor and the boards; the only caller of `Driver.write`. `tick` once a period."""
 
-    def __init__(self, driver: Driver, supervisor: Supervisor, schedule: Schedule, channels: Channels, recorder: Recorder | None) -> None:
+    def __init__(self, driver: Driver, supervisor: Supervisor, schedule: Schedule, channels: Channels, recorder: Recorder | None,
+                 thread_priority: int = 0) -> None:
+        """`thread_priority`: under SCHED_FIFO, of what the driver starts when servoing begins; 0: as others."""
         self.driver, self.supervisor, self.schedule, self.channels, self.recorder = driver, supervisor, schedule, channels, recorder
+        self._thread_priority = thread_priority
         self.closing = False
         """True once someone asked the bridge to end."""
         n = supervisor.arm.spec.nv
@@ -151,7 +156,8 @@ class ServoLoop:
     def _arm(self) -> None:
         supervisor = self.supervisor
         supervisor.may_arm()
-        self.driver.begin(supervisor.mode)
+        with threads_before_others(self._thread_priority):
+            self.driver.begin(supervisor.mode)
         self._begun = True
         try:
             self._look()

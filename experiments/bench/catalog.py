@@ -10,6 +10,7 @@ from experiments.bench.fit_ensemble import bench_fit_ensemble
 from experiments.bench.ladder_result import print_ladder
 from experiments.bench.ladder_run import LadderOptions, bench_ladder
 from experiments.bench.learn_cartpole import bench_learn_cartpole
+from experiments.bench.loop import bench_loop
 from experiments.bench.memory import bench_memory
 from experiments.bench.plan_ensemble import bench_plan_ensemble
 from experiments.bench.ranking import bench_ranking
@@ -22,6 +23,7 @@ from robots.errors import ConfigurationError, UnknownNameError
 BENCHMARKS: dict[str, Benchmark] = {
     "fit-ensemble": Benchmark("an epoch of fitting an ensemble: seconds and held-out likelihood beside mbrl-lib's", bench_fit_ensemble),
     "learn-cartpole": Benchmark("cart-pole swing-up from nothing: return after 12 trials, and seconds a seed", bench_learn_cartpole),
+    "loop": Benchmark("the bridge's loop beside a busy planner: lateness beside cyclictest's, and what a period's pieces cost", bench_loop),
     "memory": Benchmark("a run of 100 trials: largest resident memory", bench_memory),
     "plan-ensemble": Benchmark("a PETS plan: seconds beside mbrl-lib's, and share of the processor's peak", bench_plan_ensemble),
     "ranking": Benchmark("how well few particles with common random numbers rank plans, and what the plans so found cost", bench_ranking),

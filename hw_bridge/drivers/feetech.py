@@ -7,16 +7,14 @@ estimate: current times a torque constant, with the sign of the load; friction o
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
-from hw_bridge.drivers.serial_port import WIRE_ERRORS, PortLock
+from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags
 from robots.arms.arm import Arm
 from robots.command import CommandMode
 from robots.errors import ConfigurationError, HardwareError, MissingExtraError, NonFiniteError
@@ -26,17 +24,14 @@ FIRMWARE_MAJOR = 3
 
 _PHASE, _HOMING, _MODE, _TORQUE, _ACCELERATION, _GOAL = 18, 31, 33, 40, 41, 42
 _LIMIT, _PRESENT, _SPEED, _LOAD, _VOLTAGE, _STATUS, _CURRENT = 48, 56, 58, 60, 62, 65, 69
+_EEPROM = 40
+"""Registers below are settings."""
 _WINDOW = 23
 """Bytes read every period: torque limit (48) to current (70)."""
-_TAGS = 8
-"""Reads differ in length by 0 to 7 bytes, so that an answer tells which of the last eight requests it belongs to."""
 _MARK = 999
 """Torque limit [0.1 %] that `begin` sets. A servo that lost power comes back with 1000: it is known by that."""
 _CURRENT_UNIT = 0.0065
-_TRIES = 3
-_QUIET_S = 0.05
 _PATIENCE_S = 1.0
-_POLL_S = 0.0005
 _OVERLOAD, _OVERCURRENT = 32, 8
 _WORDS = {1: "supply voltage out of range", 2: "encoder fault", 4: "too hot", 8: "current too high for too long, torque reduced",
           32: "overload, torque reduced"}
@@ -70,6 +65,16 @@ def signed(value: int, sign_bit: int) -> int:
     return -size if value >> sign_bit & 1 else size
 
 
+def _firmware(tables: dict[int, list[int]]) -> str:
+    """Return the one version that all servos run, from their registers; HardwareError where it is none that this driver knows."""
+    versions = {number: tuple(table[:2]) for number, table in tables.items()}
+    if any(major != FIRMWARE_MAJOR for major, _ in versions.values()):
+        raise HardwareError(f"servo firmware {versions}: this driver knows {FIRMWARE_MAJOR}.x; update them with Feetech's own program")
+    if len(set(versions.values())) > 1:
+        raise HardwareError(f"the servos' firmware differs ({versions}): update all of them to one version with Feetech's own program")
+    return "{}.{}".format(*next(iter(versions.values())))
+
+
 class FeetechDriver:
     """An arm of STS3215 servos on one serial device."""
 
@@ -89,19 +94,14 @@ class FeetechDriver:
         self._place = {number: i for i, number in enumerate(self._ids)}
         self._zero, self._scale = np.array(calibration.zero, dtype=float), np.array(calibration.direction) * calibration.step
         self._goals = [byte for number in self._ids for byte in (number, 0, 0)]
-        self._lock: PortLock | None = None
-        self._port = None
+        self._port: ServoPort | None = None
         self._begun = False
         self._q, self._dq, self._tau = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-        self._heard = [0] * n
         self._status, self._limit = [0] * n, [_MARK] * n
-        self._tag = 0
-        self._sent_ns = [0] * _TAGS
-        self._owed = [0] * _TAGS
-        self._bus_errors = 0
+        self._tags = Tags(n, _WINDOW)
 
     def connect(self) -> ArmIdentity:
-        self._lock = PortLock(self.device)
+        self._port = ServoPort(self._sdk, self.device, self.config.baud, 0, no_fast=False)
         try:
             return self._connect()
         except BaseException:
@@ -109,26 +109,16 @@ class FeetechDriver:
             raise
 
     def _connect(self) -> ArmIdentity:
-        sdk = self._sdk
-        port = sdk.PortHandler(self.device)
-        port.baudrate = self.config.baud
-        try:
-            if not port.openPort():
-                raise HardwareError(f"{self.config.baud} baud is nothing that these servos speak; they come with 1000000")
-        except OSError as error:
-            raise HardwareError(f"{self.device} cannot be opened as a serial port: {error}") from error
-        self._port, self._packets = port, sdk.PacketHandler(0)
-        port.ser.timeout = _POLL_S
-        self._lock.exclude()
         models = self._models()
-        homing = {number: signed(self._word(number, _HOMING), 11) for number in models}
+        tables = {number: self._port.octets(number, 0, _EEPROM) for number in models}
+        homing = {number: signed(table[_HOMING] | table[_HOMING + 1] << 8, 11) for number, table in tables.items()}
         stale = self.calibration.stale(models, homing)
         if stale:
             raise HardwareError(f"the calibration does not fit the arm on {self.device}: {'; '.join(stale)}. Calibrate again, or give the "
                                 "calibration of this arm")
-        firmware = self._firmware()
-        self._check_settings()
-        supply = self._bytes(self._ids[0], _VOLTAGE, 1)[0] / 10.0
+        firmware = _firmware(tables)
+        self._check_settings(tables)
+        supply = self._port.octets(self._ids[0], _VOLTAGE, 1)[0] / 10.0
         self._torque_constant = 1.08 if supply > 9.0 else 0.79
         self._refresh()
         self._check_pose()
@@ -136,10 +126,7 @@ class FeetechDriver:
                            serial=f"homing {'/'.join(str(homing[number]) for number in self._ids)}", firmware=firmware)
 
     def _models(self) -> dict[int, int]:
-        found: dict[int, int] = {}
-        for number in self._ids:
-            with contextlib.suppress(HardwareError):
-                found[number] = self._asked(self._packets.ping, number)[0]
+        found = self._port.models(self._ids)
         if not found:
             raise HardwareError(f"no servo answers on {self.device} at ids {self._ids}: check that the arm has power, that the device is "
                                 f"the arm's adapter, and that the servos speak {self.config.baud} baud")
@@ -148,24 +135,14 @@ class FeetechDriver:
             raise HardwareError(f"this is no arm of STS3215 servos: {', '.join(wrong)}; expected model 777. Is it another arm's adapter?")
         return found
 
-    def _firmware(self) -> str:
-        versions = {number: tuple(self._bytes(number, 0, 2)) for number in self._ids}
-        if any(major != FIRMWARE_MAJOR for major, _ in versions.values()):
-            raise HardwareError(f"servo firmware {versions}: this driver knows {FIRMWARE_MAJOR}.x; update the servos with "
-                                "Feetech's own program")
-        if len(set(versions.values())) > 1:
-            raise HardwareError(f"the servos' firmware differs ({versions}): update all of them to one version with Feetech's own program")
-        return "{}.{}".format(*versions[self._ids[0]])
-
-    def _check_settings(self) -> None:
-        for number in self._ids:
-            mode, phase = self._bytes(number, _MODE, 1)[0], self._bytes(number, _PHASE, 1)[0]
-            if mode != 0:
-                raise HardwareError(f"servo {number} is in mode {mode}, expected 0 (position): set register {_MODE} to 0")
-            if phase & 16:
-                raise HardwareError(f"servo {number} counts several turns (phase {phase}), its position means nothing after a restart: "
-                                    f"clear bit 16 of register {_PHASE}")
-        unit = np.array([1.0 if self._bytes(number, _PHASE, 1)[0] & 4 else 50.0 for number in self._ids])
+    def _check_settings(self, tables: dict[int, list[int]]) -> None:
+        for number, table in tables.items():
+            if table[_MODE] != 0:
+                raise HardwareError(f"servo {number} is in mode {table[_MODE]}, expected 0 (position): set register {_MODE} to 0")
+            if table[_PHASE] & 16:
+                raise HardwareError(f"servo {number} counts several turns (phase {table[_PHASE]}), its position means nothing after a "
+                                    f"restart: clear bit 16 of register {_PHASE}")
+        unit = np.array([1.0 if tables[number][_PHASE] & 4 else 50.0 for number in self._ids])
         self._speed_scale = unit * self._scale
         top = self.arm.spec.limits.velocity_max * self.config.speed_headroom / np.abs(self._speed_scale)
         self._speed_top = [int(value) for value in np.minimum(np.ceil(top), 32767)]
@@ -186,9 +163,9 @@ class FeetechDriver:
         for i, number in enumerate(self._ids):
             goal, speed = self._encoded(self._q[i], i), self._speed_top[i]
             entries += [number, self.config.acceleration, goal & 0xFF, goal >> 8, 0, 0, speed & 0xFF, speed >> 8, _MARK & 0xFF, _MARK >> 8]
-        self._sync_write(_ACCELERATION, 9, entries)
+        self._port.sync_write(_ACCELERATION, 9, entries)
         for number in self._ids:
-            self._write(number, _TORQUE, 1)
+            self._port.write(number, _TORQUE, 1)
         self._refresh()
         unset = [name for name, limit in zip(self.arm.spec.joint_names, self._limit, strict=True) if limit != _MARK]
         if unset:
@@ -196,36 +173,15 @@ class FeetechDriver:
         self._begun = True
 
     def read(self) -> Measurement:
-        tag = self._tag = (self._tag + 1) % _TAGS
-        port, packets, sdk = self._port, self._packets, self._sdk
-        self._bus_errors += self._owed[tag]
-        try:
-            port.is_using = False
-            self._sent_ns[tag] = time.monotonic_ns()
-            packets.syncReadTx(port, _LIMIT, _WINDOW + tag, self._ids, len(self._ids))
-            self._owed[tag] = len(self._ids)
-            port.setPacketTimeoutMillis(400.0 * self.arm.spec.control_dt)
-            while self._owed[tag]:
-                packet, result = packets.rxPacket(port)
-                if result == sdk.COMM_SUCCESS:
-                    self._take(packet)
-                elif port.packet_timeout == 0:
-                    break
-        except WIRE_ERRORS as error:
-            raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
+        size = self._tags.ask()
+        self._wire().sync_read(_LIMIT, size, self._ids, 0.4 * self.arm.spec.control_dt, self._take)
         return self._measurement()
 
-    def _take(self, packet: list[int]) -> None:
-        """Note one servo's answer, to this request or to an earlier one."""
-        i, tag = self._place.get(packet[2]), packet[3] - 2 - _WINDOW
-        if i is None or not 0 <= tag < _TAGS or self._sent_ns[tag] == 0:
-            return
-        stamp = time.monotonic_ns() if tag == self._tag else self._sent_ns[tag]  # a late one is as old as its request
-        if stamp <= self._heard[i]:
-            return
-        if self._owed[tag]:
-            self._owed[tag] -= 1
-        self._heard[i] = stamp
+    def _take(self, packet: Packet) -> bool:
+        """Note one servo's answer, to this request or to an earlier one; True when all have answered."""
+        i, size = self._place.get(packet[2]), packet[3] - 2
+        if i is None or not self._tags.place(size) or not self._tags.take(i, size):
+            return False
         at = 5 - _LIMIT
         steps = signed(packet[at + _PRESENT] | packet[at + _PRESENT + 1] << 8, 15)
         self._q[i] = (steps - self._zero[i]) * self._scale[i]
@@ -235,9 +191,10 @@ class FeetechDriver:
         self._tau[i] = pushes * self.calibration.direction[i] * current * _CURRENT_UNIT * self._torque_constant
         self._status[i] = packet[at + _STATUS]
         self._limit[i] = packet[5] | packet[6] << 8
+        return self._tags.complete
 
     def _measurement(self) -> Measurement:
-        heard = min(self._heard)
+        heard = min(self._tags.heard)
         state, fault = VendorState.READY if self._begun else VendorState.NOT_READY, ""
         if any(self._status):
             latched = any(bits & (_OVERLOAD | _OVERCURRENT) for bits in self._status)
@@ -245,10 +202,10 @@ class FeetechDriver:
         elif self._begun and any(limit != _MARK for limit in self._limit):
             state, fault = VendorState.NOT_READY, self._fault()
         if time.monotonic_ns() - heard > self.config.lost_after_s * 1e9:
-            silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._heard, strict=True) if stamp == heard]
+            silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp == heard]
             state, fault = VendorState.LOST, f"nothing is heard of {', '.join(silent)}"
         return Measurement(received_ns=heard, device_s=float("nan"), q=self._q.copy(), dq=self._dq.copy(), tau=self._tau.copy(),
-                           state=state, fault=fault, bus_errors=self._bus_errors)
+                           state=state, fault=fault, bus_errors=self._tags.missing)
 
     def _fault(self) -> str:
         words = []
@@ -266,7 +223,7 @@ class FeetechDriver:
         for i, step in enumerate(steps.tolist()):
             goal = self._magnitude(int(step))
             goals[3 * i + 1], goals[3 * i + 2] = goal & 0xFF, goal >> 8
-        self._sync_write(_GOAL, 2, goals)
+        self._wire().sync_write(_GOAL, 2, goals)
 
     @staticmethod
     def _magnitude(steps: int) -> int:
@@ -295,72 +252,38 @@ class FeetechDriver:
         for i, number in enumerate(self._ids):
             if self._status[i] & (_OVERLOAD | _OVERCURRENT):
                 goal = self._encoded(self._q[i], i)
-                self._write(number, _GOAL, goal & 0xFF, goal >> 8)
-                self._write(number, _TORQUE, 1)
+                self._port.write(number, _GOAL, goal & 0xFF, goal >> 8)
+                self._port.write(number, _TORQUE, 1)
         if self._begun and any(limit != _MARK for limit in self._limit):
             self._begun = False
         self._refresh()
         if any(self._status):
             raise HardwareError(f"the servos refuse: {self._fault()}; take the load off, let them cool, check the supply, then try again")
 
+    def let_go(self) -> None:
+        """Switch torque off: for a person who holds the arm, it falls."""
+        self.end()
+        for number in self._ids:
+            self._wire().write(number, _TORQUE, 0)
+
     def close(self) -> None:
         self.end()
-        if self._port is not None and self._port.ser is not None:
-            self._port.closePort()
-        self._port = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     def _refresh(self) -> None:
         """Read until every servo was heard of; HardwareError where one stays silent."""
         start = time.monotonic_ns()
         while time.monotonic_ns() < start + _PATIENCE_S * 1e9:
             self.read()
-            if min(self._heard) >= start:
+            if min(self._tags.heard) >= start:
                 return
             time.sleep(self.arm.spec.control_dt)
-        silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._heard, strict=True) if stamp < start]
+        silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp < start]
         raise HardwareError(f"no answer from {', '.join(silent)} on {self.device}: check the wire from that servo on")
 
-    def _sync_write(self, address: int, size: int, entries: list[int]) -> None:
+    def _wire(self) -> ServoPort:
         if self._port is None:
-            raise HardwareError("not connected: call connect first")
-        self._port.is_using = False
-        try:
-            result = self._packets.syncWriteTxOnly(self._port, address, size, entries, len(entries))
-        except WIRE_ERRORS as error:
-            raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
-        if result != self._sdk.COMM_SUCCESS:
-            raise HardwareError(f"set-points could not be sent: {self._packets.getTxRxResult(result)}")
-
-    def _asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None) -> tuple:
-        """Return what the client's `call` gives, data of `size` bytes where that is stated, after up to three tries.
-
-        The client does not throw away what is left of earlier answers, and nothing in an answer tells what was asked: after a failure it
-        waits until what is under way must have come.
-        """
-        port = self._port
-        for k in range(_TRIES):
-            port.is_using = False
-            try:
-                port.ser.reset_input_buffer()
-                answer = call(port, number, *fields)
-            except IndexError:  # the client trips over an answer that is shorter than it expected
-                answer = (self._sdk.COMM_RX_CORRUPT, 0)
-            except WIRE_ERRORS as error:
-                raise HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?") from error
-            if answer[-2] == self._sdk.COMM_SUCCESS and (size is None or len(answer[0]) == size):
-                return answer
-            time.sleep(_QUIET_S * (1 + k))
-        raise HardwareError(f"servo {number} on {self.device} does not answer: {self._packets.getTxRxResult(answer[-2])}")
-
-    def _bytes(self, number: int, address: int, size: int) -> list[int]:
-        return self._asked(self._packets.readTxRx, number, address, size, size=size)[0]
-
-    def _word(self, number: int, address: int) -> int:
-        low, high = self._bytes(number, address, 2)
-        return low | high << 8
-
-    def _write(self, number: int, address: int, *data: int) -> None:
-        self._asked(self._packets.writeTxRx, number, address, len(data), list(data))
+            raise HardwareError(f"the arm on {self.device} is not connected: call connect first")
+        return self._port

@@ -43,7 +43,8 @@ SAFETY_WORDS = {
     2: (VendorState.PROTECTIVE_STOP, "PROTECTIVE_STOP: the arm stopped itself; the pendant's log tells why"),
 }
 """What each of the safety status bits means, the worst first."""
-_MODES = {CommandMode.JOINT_POSITION: ur_client.SERVO, CommandMode.JOINT_VELOCITY: ur_client.SPEED, CommandMode.JOINT_TORQUE: ur_client.TORQUE}
+_MODES = {CommandMode.JOINT_POSITION: ur_client.SERVO, CommandMode.JOINT_VELOCITY: ur_client.SPEED,
+          CommandMode.JOINT_TORQUE: ur_client.TORQUE}
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +100,7 @@ class UniversalRobots:
             firmware, model = dashboard.polyscopeVersion(), dashboard.getRobotModel()
             self._firmware = tuple(int(number) for number in firmware.split("."))
             if self._firmware[0] != 5 or self._firmware < FIRMWARE_MIN:
-                raise HardwareError(f"{self.address} runs PolyScope {firmware}; expected 5.6 or later of the e-Series: update the controller")
+                raise HardwareError(f"{self.address} runs PolyScope {firmware}; expected 5.6 or a later 5: update the controller")
             expected = MODELS[self.arm.spec.name]
             if model not in expected:
                 raise HardwareError(f"{self.address} is a {model!r}; expected {self.arm.spec.name} ({' or '.join(expected)}): "
@@ -117,7 +118,7 @@ class UniversalRobots:
         try:
             self._receive = self._receive_class(self.address, 500.0, VARIABLES)
         except RuntimeError as error:
-            raise HardwareError(f"{self.address}: no RTDE (port 30004): {error}. Enable it on the pendant under Security, Services") from error
+            raise HardwareError(f"{self.address}: no RTDE (port 30004): {error}. Enable it under Security, Services") from error
         until = time.monotonic() + 2.0
         while self._receive.getTimestamp() == 0.0 or not self._receive.getSafetyStatusBits():
             if time.monotonic() > until:
@@ -131,7 +132,8 @@ class UniversalRobots:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
         with theirs:
             self._client = subprocess.Popen([sys.executable, "-m", "hw_bridge.drivers.ur_client", self.address, str(theirs.fileno())],
-                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
+                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                            env=environment)
         self._answer("connect", 15.0)
 
     def _answer(self, what: str, timeout: float) -> None:
@@ -165,8 +167,8 @@ class UniversalRobots:
         outside = np.flatnonzero(~((q >= limits.position_min) & (q <= limits.position_max)))
         if len(outside):
             joint = int(outside[0])
-            raise HardwareError(f"{self.arm.spec.joint_names[joint]} stands at {q[joint]:.3f} rad, outside {limits.position_min[joint]:.3f} to "
-                                f"{limits.position_max[joint]:.3f} rad: move it back with the pendant")
+            raise HardwareError(f"{self.arm.spec.joint_names[joint]} stands at {q[joint]:.3f} rad, outside its limits of "
+                                f"{limits.position_min[joint]:.3f} to {limits.position_max[joint]:.3f} rad: move it back with the pendant")
 
     def begin(self, mode: CommandMode) -> None:
         self.arm.spec.command(mode)

@@ -51,6 +51,8 @@ class ControlClient:
         control = self._control
         if not control.isConnected():
             return "the connection to the controller is lost"
+        if not control.isProgramRunning():
+            control.kickWatchdog()  # clears the register, in which the last set-point would lead the new program
         control.reuploadScript()
         until = time.monotonic() + 5.0
         while not control.isProgramRunning():

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -30,6 +31,23 @@ class RealTimeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.fifo_priority <= 99:
             raise ConfigurationError(f"RealTimeConfig.fifo_priority: expected 0 (off) to 99, got {self.fifo_priority}")
+
+
+@contextlib.contextmanager
+def threads_before_others(priority: int) -> Iterator[None]:
+    """A context in which threads that start run under SCHED_FIFO at `priority`, where that is allowed; 0 changes nothing.
+
+    For the threads of a vendor's client, which hear the arm: ordinary ones wait for whoever else computes.
+    """
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    with contextlib.suppress(OSError):
+        if priority:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, *before)
 
 
 class RealTime:

@@ -66,12 +66,21 @@ class Schedule:
         self.deadline_ns = self.wake_ns + self._period
 
     def wait(self) -> int:
-        """Return when the period began, on the host's monotonic clock [ns], as soon as it has."""
-        now_ns = time.monotonic_ns
-        deadline = self.deadline_ns
-        idle = deadline - self._spin - now_ns()
+        """Return when the next period began, on the host's monotonic clock [ns], as soon as it has."""
+        self.sleep()
+        return self.spin()
+
+    def sleep(self) -> None:
+        """Sleep until shortly before the next period. What is done between this and `spin` delays nothing if it is short: a rehearsal
+        of the period's work brings its code and data back into the processor's caches, which others filled meanwhile."""
+        idle = self.deadline_ns - self._spin - time.monotonic_ns()
         if idle > 0:
             time.sleep(idle * 1e-9)  # clock_nanosleep on the monotonic clock, to an absolute time
+
+    def spin(self) -> int:
+        """Watch the clock until the next period begins, and return when it did [ns]."""
+        now_ns = time.monotonic_ns
+        deadline = self.deadline_ns
         while (now := now_ns()) < deadline:
             pass
         late = now - deadline

@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 
 REORDER_S = 0.005
 """How long a packet that is to be overtaken waits [s]."""
+LONGEST_MS = 5000.0
 
 
 @dataclass
@@ -66,22 +67,24 @@ class Channel(Generic[Item]):
 
 
 def wire_actions(faults: WireFaults) -> dict[str, Callable[..., object]]:
-    """Return the fault port's actions that set `faults`: delay and jitter in ms, the others as a share of packets."""
+    """Return the fault port's actions that set `faults`: delay and jitter take `ms`, half_open `on`, the others a `share`."""
 
-    def setter(field: str, highest: float) -> Callable[..., object]:
-        def act(value: float) -> None:
-            if not 0.0 <= value <= highest:
-                raise ConfigurationError(f"{field}: expected 0 to {highest:g}, got {value}")
-            setattr(faults, field, float(value))
-        return act
+    def put(field: str, value: float, highest: float) -> None:
+        if not 0.0 <= value <= highest:
+            raise ConfigurationError(f"{field}: expected 0 to {highest:g}, got {value}")
+        setattr(faults, field, float(value))
+
+    def span(field: str) -> Callable[[float], None]:
+        return lambda ms: put(field, ms, LONGEST_MS)
+
+    def portion(field: str) -> Callable[[float], None]:
+        return lambda share: put(field, share, 1.0)
 
     def half_open(on: bool = True) -> None:
         faults.half_open = bool(on)
 
-    return {"delay": lambda ms: setter("delay_ms", 5000.0)(ms), "jitter": lambda ms: setter("jitter_ms", 5000.0)(ms),
-            "loss": lambda share: setter("loss", 1.0)(share), "duplicate": lambda share: setter("duplicate", 1.0)(share),
-            "reorder": lambda share: setter("reorder", 1.0)(share), "corrupt": lambda share: setter("corrupt", 1.0)(share),
-            "half_open": half_open}
+    return {"delay": span("delay_ms"), "jitter": span("jitter_ms"), "half_open": half_open,
+            **{field: portion(field) for field in ("loss", "duplicate", "reorder", "corrupt")}}
 
 
 def heal_wire(faults: WireFaults) -> None:

@@ -6,7 +6,9 @@ that jump, limits that are passed, collisions, more than 20 lost packets. See `h
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import signal
 import threading
 import time
@@ -48,6 +50,8 @@ class PandaConfig:
     """Ticks by which a set-point may be late; later ones are dropped [ms]."""
     q: tuple[float, ...] = ()
     """Where the arm stands at first [rad]; empty: its home."""
+    realtime: bool = True
+    """Ask for real-time scheduling (SCHED_FIFO 1), as the real controller has a computer of its own; without the right it runs as is."""
     fault_port: int = 0
     """Port for faults on loopback; 0: any."""
     seed: int = 0
@@ -199,6 +203,9 @@ def main(config: PandaConfig) -> None:
     port = FaultPort(twin.actions(), port=config.fault_port)
     gc.collect()
     gc.freeze()
+    if config.realtime:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     announce(model=config.arm, address=config.address, port=PORT, fault_port=port.port)
     pace = Pace(PERIOD)
     while not ending.is_set():

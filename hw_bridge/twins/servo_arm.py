@@ -69,6 +69,10 @@ class ServoArm(ABC):
         """Give the servos the memory that they were delivered with; `boot` follows."""
 
     @abstractmethod
+    def hold(self) -> None:
+        """Switch torque on where the arm stands, as a user did before."""
+
+    @abstractmethod
     def trip(self, joint: int) -> None:
         """Make the servo of `joint` believe that it was overloaded."""
 
@@ -152,8 +156,10 @@ class ServoArm(ABC):
             self.powered = True
             self.boot()
 
-    def reset(self, q: list[float] | None = None) -> None:
-        """Begin again as a new arm at `q` (nv,) [rad], home where None: no faults, no payload, factory memory, nothing remembered."""
+    def reset(self, q: list[float] | None = None, hold: bool = True) -> None:
+        """Begin again as a new arm at `q` (nv,) [rad], home where None: no faults, no payload, factory memory, nothing remembered;
+        held there as its last user left it, or (`hold` False) with torque off, falling.
+        """
         plant = self.plant
         plant.data.qpos[:] = plant.arm.home if q is None else checked_array("reset.q", q, (plant.arm.spec.nv,))
         plant.data.qvel[:] = 0.0
@@ -164,6 +170,8 @@ class ServoArm(ABC):
         self.bus.clear()
         self.factory()
         self.boot()
+        if hold:
+            self.hold()
         self.judge = self._new_judge()
 
     def state(self) -> dict[str, object]:

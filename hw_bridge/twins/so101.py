@@ -40,6 +40,8 @@ class Options:
     """Port of the faults on loopback (0: any)."""
     q: tuple[float, ...] | None = None
     """Joint angles at the start [rad] (none given: the arm's home)."""
+    hold: bool = True
+    """The arm is held where it stands, as its last user left it; otherwise torque is off, and it falls."""
     model_number: int = 777
     """Model that the servos say they are (777: STS3215)."""
 
@@ -98,6 +100,8 @@ class So101(ServoArm):
         self._frozen_answers: dict[tuple[int, int, int], bytes] = {}
         super().__init__(plant, calibration, options.baud, options.seed)
         self.boot()
+        if options.hold:
+            self.hold()
 
     def split(self, received: bytearray) -> list[bytes]:
         return split(received)
@@ -127,6 +131,10 @@ class So101(ServoArm):
             servo.boot()
             servo.put(sts.GOAL, self.present(i))
             self.drives[i].begin(float(self.plant.q[i]))
+
+    def hold(self) -> None:
+        for i in range(len(self.servos)):
+            self._write(i, sts.TORQUE_ENABLE, b"\x01")
 
     def trip(self, joint: int) -> None:
         self.servos[joint].latched |= sts.BIT_OVERLOAD

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hw_bridge.twins.profile import follow_profile
+
 PING, READ, WRITE, REG_WRITE, ACTION, SYNC_READ, SYNC_WRITE = 0x01, 0x02, 0x03, 0x04, 0x05, 0x82, 0x83
 BROADCAST = 0xFE
 
@@ -186,11 +188,8 @@ class Drive:
 
     def _profile(self) -> None:
         """Move the set-point to the goal at the acceleration and speed that were asked for."""
-        rest = self.goal - self.setpoint
-        speed = min(math.sqrt(2.0 * self.acceleration * abs(rest)) if rest else 0.0, self.speed_max, abs(rest) / self.tick)
-        change = self.acceleration * self.tick
-        self.profile_speed = min(max(math.copysign(speed, rest), self.profile_speed - change), self.profile_speed + change)
-        self.setpoint += self.profile_speed * self.tick
+        self.setpoint, self.profile_speed = follow_profile(self.setpoint, self.profile_speed, self.goal, self.speed_max,
+                                                           self.acceleration, self.tick)
 
     def _protect(self) -> None:
         unload = self.servo.memory[UNLOAD_ON]

@@ -18,7 +18,6 @@ from hw_bridge.twins.ur.controller import Controller
 from hw_bridge.twins.ur.dashboard import Nameplate
 from hw_bridge.twins.ur.motion import DT
 from hw_bridge.twins.ur.network import Network
-from hw_bridge.twins.ur.safety import SafetyMode
 from hw_bridge.twins.ur.wire import WireFaults
 from robots.arms.ur5e import ur5e
 from robots.errors import ConfigurationError, NumericalError

@@ -125,6 +125,7 @@ class Controller:
                 self._brake()
             return
         if self.safety.mode is not SafetyMode.NORMAL:
+            self._strained = 0
             return
         speed = np.abs(dq) - SPEED_MARGIN * limits.velocity_max
         if speed.max() > 0:
@@ -138,13 +139,21 @@ class Controller:
             if deviation.max() > DEVIATION_MAX:
                 self.protective_stop(f"{self._names[int(deviation.argmax())]}: position deviates from path")
             elif self._strained > 5:
-                self.protective_stop(f"{self._names[int(strain.argmax())]}: collision, more torque needed than the arm and its payload explain")
+                self.protective_stop(f"{self._names[int(strain.argmax())]}: collision: more torque than the model explains")
 
     def protective_stop(self, words: str) -> None:
         """Stop on the reference, keep the power on, end the program."""
         if self.safety.trip(SafetyMode.PROTECTIVE_STOP, words, self.plant.time):
             self.program.end(f"protective stop: {words}")
             self._stop_motion(PROTECTIVE_DECELERATION)
+
+    def unlock_protective_stop(self) -> str:
+        """Return the dashboard's answer; the arm goes on from where it stands, without strain."""
+        was = self.safety.mode
+        answer = self.safety.unlock_protective_stop(self.plant.time)
+        if self.safety.mode is not was:
+            self.motion.hold(self._encoders()[0])
+        return answer
 
     def emergency_stop(self) -> None:
         """Somebody pressed the button: stop, then brakes and no power."""

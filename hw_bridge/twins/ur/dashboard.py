@@ -59,7 +59,7 @@ def _act(asked: str, controller: Controller) -> str:
     if asked == "play":
         return "Failed to execute: play"
     if asked == "unlock protective stop":
-        return safety.unlock_protective_stop(controller.plant.time)
+        return controller.unlock_protective_stop()
     if asked == "restart safety":
         return safety.restart()
     if asked == "power on":

@@ -55,7 +55,8 @@ class Connection:
 
 
 class _RtdeConnection(Connection):
-    def __init__(self, endpoint: socket.socket, on_bytes: Callable[[Connection, float], None], session: RtdeSession, faults: WireFaults) -> None:
+    def __init__(self, endpoint: socket.socket, on_bytes: Callable[[Connection, float], None], session: RtdeSession,
+                 faults: WireFaults) -> None:
         super().__init__(endpoint, on_bytes)
         self.session = session
         self.inbound, self.outbound = Pipe(faults, corruptible=False), Pipe(faults, corruptible=True)

@@ -1,0 +1,209 @@
+"""A bus of servos on a serial port that one program holds alone, through the maker's SDK (Feetech's and Robotis' are of one family)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import termios
+import time
+from collections.abc import Callable
+from types import ModuleType
+
+from robots.errors import HardwareError
+
+Packet = list[int]
+
+_WIRE_ERRORS = (OSError, termios.error, TypeError)
+"""What pyserial raises where a device vanishes or is closed under it."""
+_TRIES = 3
+_QUIET_S = 0.05
+_POLL_S = 0.0005
+
+
+class PortLock:
+    """Holds a serial device against every other program: `flock`, which pyserial's exclusive mode honours, and after `exclude` also
+    the terminal's own exclusive flag, which refuses any other open (except by root). HardwareError where somebody has it already.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        try:
+            self._fd = os.open(device, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        except FileNotFoundError as error:
+            raise HardwareError(f"{device} does not exist: is the adapter plugged in? `ls /dev/serial/by-id` shows it") from error
+        except PermissionError as error:
+            raise HardwareError(f"no permission to open {device}: add yourself to its group (`ls -l {device}`; usually dialout)") from error
+        except OSError as error:
+            raise HardwareError(f"{device} cannot be opened ({error.strerror}): another program may hold it alone; end that one") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._fd)
+            raise HardwareError(f"another program holds {device}: two writers on one bus would fight over the arm; end the other first "
+                                f"(`fuser {device}` names it)") from error
+
+    def exclude(self) -> None:
+        """Refuse every open from now on."""
+        fcntl.ioctl(self._fd, termios.TIOCEXCL)
+
+    def close(self) -> None:
+        """Let go; harmless twice."""
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):  # the device is gone, and the flag with it
+                fcntl.ioctl(self._fd, termios.TIOCNXCL)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class ServoPort:
+    """An open bus. HardwareError in words wherever the wire or a servo fails."""
+
+    def __init__(self, sdk: ModuleType, device: str, baud: int, protocol: float, *, no_fast: bool) -> None:
+        """Open `device`; `protocol` is what the SDK's PacketHandler takes, `no_fast` is True for the SDK that knows fast reads."""
+        self._sdk, self.device = sdk, device
+        self._slow = (False,) if no_fast else ()
+        self._lock = PortLock(device)
+        self._port = sdk.PortHandler(device)
+        self._port.baudrate = baud
+        try:
+            if not self._port.openPort():
+                raise HardwareError(f"{baud} baud is nothing that the SDK of these servos knows; they come with 1000000 or 57600")
+            self._port.ser.timeout = _POLL_S
+            # The SDKs wait for the last byte, or throw away what came late, before they send. Late answers are told apart here.
+            self._port.clearPort = _nothing
+            self._lock.exclude()
+        except _WIRE_ERRORS as error:
+            self._lock.close()
+            raise HardwareError(f"{device} cannot be opened as a serial port: {error}") from error
+        except BaseException:
+            self._lock.close()
+            raise
+        self.packets = sdk.PacketHandler(protocol)
+
+    def asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None) -> tuple:
+        """Return what the SDK's `call` gives, data of `size` bytes where that is stated, after up to three tries.
+
+        Nothing in an answer tells what was asked: after a failure this waits until what is under way must have come.
+        """
+        port = self._port
+        for k in range(_TRIES):
+            port.is_using = False
+            try:
+                port.ser.reset_input_buffer()
+                answer = call(port, number, *fields)
+            except IndexError:  # the SDK trips over an answer that is shorter than it expected
+                answer = (self._sdk.COMM_RX_CORRUPT, 0)
+            except _WIRE_ERRORS as error:
+                raise self._failed(error) from error
+            if answer[-2] == self._sdk.COMM_SUCCESS and (size is None or len(answer[0]) == size):
+                return answer
+            time.sleep(_QUIET_S * (1 + k))
+        raise HardwareError(f"servo {number} on {self.device} does not answer: {self.packets.getTxRxResult(answer[-2])}")
+
+    def models(self, ids: list[int]) -> dict[int, int]:
+        """Return the model number of every servo that answers, by id."""
+        found = {}
+        for number in ids:
+            with contextlib.suppress(HardwareError):
+                found[number] = self.asked(self.packets.ping, number)[0]
+        return found
+
+    def octets(self, number: int, address: int, size: int) -> list[int]:
+        """Return `size` bytes of a servo's registers."""
+        return self.asked(self.packets.readTxRx, number, address, size, size=size)[0]
+
+    def write(self, number: int, address: int, *data: int) -> int:
+        """Write bytes into a servo's registers and return the error byte of its answer."""
+        return self.asked(self.packets.writeTxRx, number, address, len(data), list(data))[-1]
+
+    def sync_write(self, address: int, size: int, entries: list[int]) -> None:
+        """Write `size` bytes to many servos in one packet that nobody answers; `entries` are ids, each with its bytes."""
+        self._port.is_using = False
+        try:
+            result = self.packets.syncWriteTxOnly(self._port, address, size, entries, len(entries))
+        except _WIRE_ERRORS as error:
+            raise self._failed(error) from error
+        if result != self._sdk.COMM_SUCCESS:
+            raise HardwareError(f"set-points could not be sent on {self.device}: {self.packets.getTxRxResult(result)}")
+
+    def sync_read(self, address: int, size: int, ids: list[int], budget_s: float, take: Callable[[Packet], bool]) -> None:
+        """Ask many servos for `size` bytes in one packet, and give every good packet that comes to `take`, late ones too, until it
+        returns True or the time is up.
+
+        The SDK's own GroupSyncRead waits 34 ms and gives all servos up with the first that is silent, so its parts are called here.
+        """
+        port, packets, slow = self._port, self.packets, self._slow
+        try:
+            port.is_using = False
+            packets.syncReadTx(port, address, size, ids, len(ids), *slow)
+            port.setPacketTimeoutMillis(1000.0 * budget_s)
+            while True:
+                packet, result = packets.rxPacket(port, *slow)
+                if result == self._sdk.COMM_SUCCESS:
+                    if take(packet):
+                        return
+                elif port.packet_timeout == 0:
+                    return
+        except _WIRE_ERRORS as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> HardwareError:
+        return HardwareError(f"the wire to {self.device} failed ({error}): was the adapter unplugged?")
+
+    def close(self) -> None:
+        """Let go of the port; harmless twice."""
+        if self._port.ser is not None:
+            with contextlib.suppress(*_WIRE_ERRORS):
+                self._port.closePort()
+        self._lock.close()
+
+
+def _nothing() -> None:
+    return
+
+
+class Tags:
+    """Which request does an answer belong to? Servos do not say; so requests differ in length, and the answers with them.
+
+    Of `count` requests in turn, the k-th asks for `size` + k bytes. An answer to the newest request is as old as its arrival; a late one
+    counts as old as its request was sent.
+    """
+
+    def __init__(self, servos: int, size: int, count: int = 8) -> None:
+        self._size, self._count = size, count
+        self._tag = 0
+        self._sent_ns = [0] * count
+        self._owed = [0] * count
+        self._servos = servos
+        self.heard = [0] * servos
+        """Age of what is known of each servo: host's monotonic clock [ns]."""
+        self.missing = 0
+        """Answers that have not come by the time their request's turn comes round again."""
+
+    def ask(self) -> int:
+        """Begin a request, and return how many bytes it shall ask for."""
+        self._tag = tag = (self._tag + 1) % self._count
+        self.missing += self._owed[tag]
+        self._owed[tag] = self._servos
+        self._sent_ns[tag] = time.monotonic_ns()
+        return self._size + tag
+
+    def place(self, size: int) -> bool:
+        """True where an answer with `size` bytes can be one of these."""
+        return 0 <= size - self._size < self._count
+
+    def take(self, servo: int, size: int) -> bool:
+        """Note an answer of `size` bytes; True where it is newer than what is known of that servo."""
+        tag = size - self._size
+        stamp = time.monotonic_ns() if tag == self._tag else self._sent_ns[tag]
+        if stamp <= self.heard[servo]:
+            return False
+        self._owed[tag] = max(self._owed[tag] - 1, 0)
+        self.heard[servo] = stamp
+        return True
+
+    @property
+    def complete(self) -> bool:
+        """True where the newest request was answered by all."""
+        return self._owed[self._tag] == 0

@@ -1,0 +1,202 @@
+"""The genuine franky (libfranka) on the twin's true protocol, and the driver that uses it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+franky = pytest.importorskip("franky")
+
+from hw_bridge.drivers.driver import VendorState  # noqa: E402
+from hw_bridge.drivers.franka import FrankaArm, FrankaConfig  # noqa: E402
+from hw_bridge.twins.franka.mechanics import franka_mechanics  # noqa: E402
+from hw_bridge.twins.plant import Plant  # noqa: E402
+from hw_bridge.twins.twin import TwinProcess  # noqa: E402
+from robots.arms.panda import fr3, panda  # noqa: E402
+from robots.command import CommandMode  # noqa: E402
+from robots.errors import ConfigurationError, HardwareError  # noqa: E402
+
+ADDRESS = f"127.{20 + os.getpid() % 200}.1.4"
+PATIENT = ("--lost-max", "300", "--late-max", "200")
+"""A test machine may be too busy for the arm's own 20 lost packets; what 20 packets do is a law of test_franka_reflexes.py."""
+SOFT = {"stiffness": (150.0,) * 4 + (60.0, 60.0, 30.0), "damping": (25.0,) * 4 + (8.0, 8.0, 4.0), "watchdog_s": 0.2}
+
+
+@pytest.fixture(scope="module")
+def twin() -> Iterator[TwinProcess]:
+    with TwinProcess("panda", "--address", ADDRESS, *PATIENT) as process:
+        yield process
+
+
+@pytest.fixture
+def driver(twin: TwinProcess) -> Iterator[FrankaArm]:
+    twin.fault("heal")
+    driver = FrankaArm(panda(), FrankaConfig(ADDRESS, **SOFT))
+    assert wait_until(lambda: not twin.fault("state")["connected"])
+    assert driver.connect().model == "panda"
+    driver.clear_fault()
+    yield driver
+    driver.close()
+
+
+def wait_until(law: Callable[[], bool], timeout: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout
+    while not law():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def serve(driver: FrankaArm, set_point: Callable[[float], np.ndarray], seconds: float) -> None:
+    start = time.monotonic()
+    while (elapsed := time.monotonic() - start) < seconds:
+        driver.read()
+        driver.write(set_point(elapsed))
+        time.sleep(0.004)
+
+
+def test_positions_are_reached_and_the_state_is_the_truth(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_POSITION)
+    start = driver.read().q
+    goal = start + np.array([0.05, 0.04, -0.05, 0.06, -0.05, 0.05, 0.06])
+    serve(driver, lambda t: start + min(1.0, t / 0.4) * (goal - start), 0.9)
+    measured, truth = driver.read(), twin.fault("state")
+    np.testing.assert_allclose(measured.q, goal, atol=0.015)  # friction against a soft loop
+    np.testing.assert_allclose(measured.q, truth["q"], atol=5e-3)
+    assert measured.state is VendorState.READY and measured.fault == ""
+    assert truth["mode"] == "move" and truth["limit_violations"] == [] and truth["command_violations"] == []
+    driver.end()
+    assert wait_until(lambda: twin.fault("state")["mode"] == "idle")
+    assert np.abs(driver.read().dq).max() < 0.05
+
+
+def test_velocities_are_kept_and_a_stop_holds_the_arm(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_VELOCITY)
+    velocity = np.array([0.2, 0, 0, 0, 0, 0, -0.3])
+    serve(driver, lambda t: min(1.0, t / 0.2) * velocity, 0.6)
+    np.testing.assert_allclose(driver.read().dq, velocity, atol=0.06)
+    driver.stop()
+    assert wait_until(lambda: np.abs(twin.fault("state")["dq"]).max() < 0.01)
+    assert twin.fault("state")["mode"] == "idle"
+    with pytest.raises(HardwareError, match="no set-points"):
+        driver.write(velocity)
+
+
+def test_torque_moves_the_joint_and_silence_ends_it(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_TORQUE)
+    before = driver.read().q
+    torque = 0.5 * np.eye(7)[6]
+    serve(driver, lambda t: torque, 0.2)
+    moved = driver.read().q - before
+    assert moved[6] > 0.01 and np.abs(moved[:6]).max() < 0.01, "gravity is not in the command"
+    assert wait_until(lambda: driver.read().state is VendorState.NOT_READY, 1.0)
+    assert "did not receive a new torque" in driver.read().fault
+    assert wait_until(lambda: twin.fault("state")["mode"] == "idle")
+    with pytest.raises(HardwareError, match="did not receive a new torque"):
+        driver.write(torque)
+
+
+def test_a_reflex_is_surfaced_in_words_and_recovered_from(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_POSITION)
+    twin.fault("push", force=[0.0, 0.0, -120.0], s=0.3)
+    assert wait_until(lambda: driver.read().state is VendorState.PROTECTIVE_STOP)
+    assert "reflex" in driver.read().fault
+    with pytest.raises(HardwareError, match="reflex"):
+        driver.write(driver.read().q)
+    assert wait_until(lambda: np.abs(twin.fault("state")["dq"]).max() < 0.01)
+    time.sleep(0.4)
+    driver.clear_fault()
+    assert driver.read().state is VendorState.READY and driver.read().fault == ""
+    driver.begin(CommandMode.JOINT_POSITION)
+    driver.write(driver.read().q)
+
+
+def test_the_user_stop_is_an_emergency_stop_that_a_program_cannot_clear(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_POSITION)
+    twin.fault("emergency_stop")
+    assert wait_until(lambda: driver.read().state is VendorState.EMERGENCY_STOP)
+    with pytest.raises(HardwareError, match="User Stop"):
+        driver.clear_fault()
+    twin.fault("emergency_stop", on=False)
+    assert wait_until(lambda: driver.read().state is VendorState.READY)
+
+
+def test_what_is_no_number_is_refused_before_the_wire(driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_TORQUE)
+    with pytest.raises(HardwareError, match="no such set-point"):
+        driver.write(np.full(7, np.nan))
+    driver.stop()
+
+
+def test_a_second_client_is_refused(twin: TwinProcess, driver: FrankaArm) -> None:
+    with pytest.raises(HardwareError, match="no other client connected"):
+        FrankaArm(panda(), FrankaConfig(ADDRESS)).connect()
+    assert driver.read().state is VendorState.READY
+
+
+def test_a_frozen_clock_is_a_lost_arm_and_the_driver_finds_its_way_back(twin: TwinProcess, driver: FrankaArm) -> None:
+    driver.begin(CommandMode.JOINT_POSITION)
+    twin.pause()
+    assert wait_until(lambda: driver.read().state is VendorState.LOST, 2.0)
+    received = driver.read().received_ns
+    started = time.monotonic()
+    driver.stop()
+    assert time.monotonic() - started < 1.0, "a stop never waits for an arm that hangs"
+    assert driver.read().received_ns == received
+    twin.go_on()
+    assert wait_until(lambda: twin.fault("state")["time"] > 0)
+    driver.clear_fault()
+    assert driver.read().state is VendorState.READY
+
+
+def test_another_arm_is_refused(twin: TwinProcess) -> None:
+    assert wait_until(lambda: not twin.fault("state")["connected"])
+    with pytest.raises(HardwareError, match="says it is 'panda', expected 'fr3'"):
+        FrankaArm(fr3(), FrankaConfig(ADDRESS)).connect()
+
+
+def test_nobody_there_another_protocol_and_a_pose_outside_are_refused() -> None:
+    address = ADDRESS[:-1] + "5"
+    with pytest.raises(HardwareError, match="cannot connect"):
+        FrankaArm(panda(), FrankaConfig(address)).connect()
+    with TwinProcess("panda", "--address", address, "--version", "5"), pytest.raises(HardwareError, match=r"needs franky's wheel"):
+        FrankaArm(panda(), FrankaConfig(address)).connect()
+    outside = ["0", "-0.8", "0", "-0.05", "0", "1.5", "0"]
+    with TwinProcess("panda", "--address", address, "--q", *outside) as twin:
+        with pytest.raises(HardwareError, match=r"panda_joint4 stands at -0\.050 rad, outside"):
+            FrankaArm(panda(), FrankaConfig(address)).connect()
+        assert twin.fault("state")["set_points"] == 0
+
+
+def test_the_arm_has_the_reflexes_that_others_leave_out() -> None:
+    """franky alone, its rate limit raised: ten N·m in a millisecond on joint 6; and a set of packets that is lost."""
+    address = ADDRESS[:-1] + "6"
+    with TwinProcess("panda", "--address", address, "--arm", "fr3") as twin:
+        robot = franky.Robot(address, realtime_config=franky.RealtimeConfig.Ignore)
+        arm = fr3()
+        q = np.array(robot.state.q)
+        np.testing.assert_allclose(robot.model.gravity(robot.state), Plant(arm, franka_mechanics()).gravity_torque(q), atol=1e-3)
+        motion = franky.SimpleTorqueMotion(max_delta_tau=50.0, signal_timeout=None)
+        robot.move(motion, asynchronous=True, cutoff_frequency=1000.0)
+        motion.set_torque(10.0 * np.eye(7)[5])
+        with pytest.raises(franky.ControlException, match="controller_torque_discontinuity"):
+            robot.join_motion(timeout=5.0)
+        assert robot.recover_from_errors() or not robot.has_errors
+        motion = franky.SimpleTorqueMotion(signal_timeout=None)
+        robot.move(motion, asynchronous=True, cutoff_frequency=1000.0)
+        assert wait_until(lambda: twin.fault("state")["set_points"] > 20)
+        twin.fault("loss", share=1.0)
+        assert wait_until(lambda: twin.fault("state")["mode"] == "reflex", 2.0)
+        assert twin.fault("state")["last_motion_errors"] == ["communication_constraints_violation"]
+        assert twin.fault("state")["limit_violations"] == []
+
+
+@pytest.mark.parametrize("fields", [{"watchdog_s": 1.0}, {"stiffness": (1.0, 2.0)}, {"damping": (-1.0,) * 7}, {"loop_priority": 100}])
+def test_a_configuration_that_cannot_be_is_refused(fields: dict) -> None:
+    with pytest.raises(ConfigurationError, match="expected"):
+        FrankaConfig(ADDRESS, **fields)
