@@ -19,7 +19,7 @@ from hw_bridge.realtime.privileges import RealTime, RealTimeConfig, threads_befo
 from hw_bridge.realtime.schedule import Schedule, ScheduleConfig
 from hw_bridge.recorder.header import LogHeader
 from hw_bridge.recorder.recorder import Recorder
-from hw_bridge.safety.config import SafetyConfig, Workspace
+from hw_bridge.safety.config import Compliance, SafetyConfig, Workspace
 from hw_bridge.safety.rules import Rule, State
 from hw_bridge.safety.supervisor import Supervisor
 from hw_bridge.servo_loop import ServoLoop
@@ -63,8 +63,9 @@ class BridgeConfig:
         """Return what `to_text` wrote."""
         fields = json.loads(text)
         safety = fields.pop("safety")
+        compliance = safety.pop("compliance")
         workspace = {key: tuple(value) if isinstance(value, list) else value for key, value in safety.pop("workspace").items()}
-        return cls(**fields | {"safety": SafetyConfig(Workspace(**workspace), **safety),
+        return cls(**fields | {"safety": SafetyConfig(Workspace(**workspace), Compliance(**compliance) if compliance else None, **safety),
                                "real_time": RealTimeConfig(**fields["real_time"])})
 
 

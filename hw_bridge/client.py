@@ -40,6 +40,8 @@ class ArmState:
     tau: np.ndarray
     target: np.ndarray
     """(nv,) what the newest action was taken for; NaN unless ACTIVE."""
+    reference: np.ndarray
+    """(nv,) what is followed now, in the mode that policies command."""
     written: np.ndarray
     """(nv,) the set-point; NaN where none was written."""
     action_sequence: int
@@ -86,7 +88,7 @@ class BridgeClient:
         if value is None:
             raise HardwareError("the bridge has not heard of the arm yet")
         return ArmState(int(value["tick"]), int(value["now_ns"]), int(value["received_ns"]), value["q"], value["dq"], value["tau"],
-                        value["target"], value["written"], int(value["action_sequence"]), int(value["generation"]),
+                        value["target"], value["reference"], value["written"], int(value["action_sequence"]), int(value["generation"]),
                         State(int(value["state"])), Rule(int(value["rules"])))
 
     def status(self) -> BridgeStatus:

@@ -26,7 +26,7 @@ class ReachingConfig:
 
     period: float = 0.1
     """Control period [s]."""
-    offset: float = 0.1
+    offset: float = 0.15
     """A command holds every joint at most so far from where it is now [rad]."""
     room: float = 0.7
     """No joint is told to go further than this from its home [rad]; the last joint, which only turns the tool, included."""

@@ -16,8 +16,8 @@ from robots.errors import ConfigurationError, HardwareError
 from robots.observation import Observation
 
 _TAKEN_SECONDS = 0.05
-_REACHED = 0.02
-"""A start pose counts as reached within this [rad]."""
+_REACHED = 0.05
+"""A start pose counts as reached within this [rad, rad/s]; a compliant arm never quite is."""
 
 
 class BridgeRobot:
@@ -90,7 +90,7 @@ class BridgeRobot:
 
     def _go(self, goal: np.ndarray) -> None:
         """Lead the arm to `goal` (nv,) on a line in joint space, with minimum jerk."""
-        here = self._settled().written
+        here = self._settled().reference
         duration = max(1.875 * float(np.abs(goal - here).max()) / self._start_speed, 0.2)
         begin = self._deadline = time.monotonic()
         while True:

@@ -36,6 +36,8 @@ class ServoLoop:
         """True once someone asked the bridge to end."""
         n = supervisor.arm.spec.nv
         self._nothing = np.full(n, np.nan)
+        record = channels.state.record
+        self._told = {name: record[name] for name in record.dtype.names}
         self._action: Action | None = None
         self._action_count = 0
         self._wishes = dict.fromkeys(DESKS, (0, 0))
@@ -157,7 +159,7 @@ class ServoLoop:
         supervisor = self.supervisor
         supervisor.may_arm()
         with threads_before_others(self._thread_priority):
-            self.driver.begin(supervisor.mode)
+            self.driver.begin(supervisor.written_mode)
         self._begun = True
         try:
             self._look()
@@ -215,19 +217,20 @@ class ServoLoop:
     def _tell(self, now_ns: int, wake_ns: int, outcome: Outcome, action: Action | None) -> None:
         supervisor, schedule = self.supervisor, self.schedule
         m, nothing = supervisor.measured, self._nothing
-        if outcome.rules & ~_HARMLESS:
+        if outcome.rules and outcome.rules & ~_HARMLESS:
             self._interventions += 1
         if m is None:
             return
         self._state_of_vendor = m.state
         written = nothing if outcome.values is None else outcome.values
         target = supervisor.target if outcome.state is State.ACTIVE else nothing
-        board = self.channels.state
-        r = board.record
-        r["tick"], r["now_ns"], r["received_ns"], r["device_s"] = schedule.ticks, now_ns, m.received_ns, m.device_s
-        r["action_sequence"], r["rules"], r["generation"] = supervisor.heard_sequence, int(outcome.rules), supervisor.generation
-        r["q"], r["dq"], r["tau"], r["target"], r["written"] = m.q, m.dq, m.tau, target, written
-        r["state"], r["vendor"], r["writing"] = int(outcome.state), VENDOR_CODES[m.state], outcome.values is not None
+        board, to = self.channels.state, self._told
+        to["tick"][()], to["now_ns"][()], to["received_ns"][()], to["device_s"][()] = schedule.ticks, now_ns, m.received_ns, m.device_s
+        to["action_sequence"][()], to["rules"][()] = supervisor.heard_sequence, int(outcome.rules)
+        to["generation"][()], to["state"][()] = supervisor.generation, int(outcome.state)
+        to["vendor"][()], to["writing"][()] = VENDOR_CODES[m.state], outcome.values is not None
+        to["q"][:], to["dq"][:], to["tau"][:] = m.q, m.dq, m.tau
+        to["target"][:], to["reference"][:], to["written"][:] = target, supervisor.reference, written
         board.publish(now_ns)
         if self.recorder is None:
             return
@@ -240,7 +243,7 @@ class ServoLoop:
         self.recorder.rows.push_row(schedule.ticks, wake_ns, m.received_ns, float(m.device_s), schedule.dt_ns, schedule.lateness_ns,
                                     sequence, stamp_ns, now_ns - m.received_ns, int(outcome.rules), m.q, m.dq, m.tau, asked, target,
                                     written, m.bus_errors, supervisor.generation, mode,
-                                    NO_MODE if outcome.values is None else MODE_CODES[supervisor.mode], int(outcome.state),
+                                    NO_MODE if outcome.values is None else MODE_CODES[supervisor.written_mode], int(outcome.state),
                                     VENDOR_CODES[m.state])
 
     def _tell_status(self) -> None:

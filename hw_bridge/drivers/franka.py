@@ -4,7 +4,8 @@ Position and velocity are tracked by the client's joint impedance loop, so the a
 comes, without gravity, which the arm's controller adds. `tau` is the link-side torque sensors', gravity included.
 
 Watchdogs: in torque mode the client's own ends the motion when no torque came for `watchdog_s`. In position and velocity mode silence
-leaves the last position as reference, which is a hold. If this process dies or stalls, the arm itself stops after 20 lost packets.
+leaves the last reference standing: the arm holds there, further on by its damping over its stiffness times the last speed. If this
+process dies or is stopped, the arm itself stops after 20 lost packets.
 
 An FR3 needs franky's wheel as it is on the registry. A Panda (FER) speaks an older protocol: it needs the franky wheel that its makers
 build against libfranka 0.9, under the same import name.
@@ -12,6 +13,7 @@ build against libfranka 0.9, under the same import name.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -85,6 +87,7 @@ class FrankaArm:
             self._patient.call("set_load", lambda: self._robot.set_load(
                 config.load_mass, list(config.load_centre), [0.0] * 9))
         self._open = True
+        atexit.register(self.close)  # a thread inside the client's C++ when Python ends would abort the process
         self._reader = threading.Thread(target=self._read_while_idle, name="franka-idle", daemon=True)
         self._reader.start()
         deadline = time.monotonic() + config.timeout_s
@@ -208,6 +211,7 @@ class FrankaArm:
     def close(self) -> None:
         """End the motion and let go of the arm."""
         robot, self._open = self._robot, False
+        atexit.unregister(self.close)
         if robot is None:
             return
         if self._newest.state is not VendorState.LOST:

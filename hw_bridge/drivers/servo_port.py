@@ -81,13 +81,13 @@ class ServoPort:
             raise
         self.packets = sdk.PacketHandler(protocol)
 
-    def asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None) -> tuple:
-        """Return what the SDK's `call` gives, data of `size` bytes where that is stated, after up to three tries.
+    def asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None, tries: int = _TRIES) -> tuple:
+        """Return what the SDK's `call` gives, data of `size` bytes where that is stated, after up to `tries`.
 
         Nothing in an answer tells what was asked: after a failure this waits until what is under way must have come.
         """
         port = self._port
-        for k in range(_TRIES):
+        for k in range(tries):
             port.is_using = False
             try:
                 port.ser.reset_input_buffer()
@@ -103,10 +103,12 @@ class ServoPort:
 
     def models(self, ids: list[int]) -> dict[int, int]:
         """Return the model number of every servo that answers, by id."""
-        found = {}
-        for number in ids:
-            with contextlib.suppress(HardwareError):
-                found[number] = self.asked(self.packets.ping, number)[0]
+        found: dict[int, int] = {}
+        for _ in range(_TRIES):
+            for number in ids:
+                if number not in found:
+                    with contextlib.suppress(HardwareError):
+                        found[number] = self.asked(self.packets.ping, number, tries=1)[0]
         return found
 
     def octets(self, number: int, address: int, size: int) -> list[int]:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import select
-import socket
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
 
 import numpy as np
 
 from hw_bridge.drivers import ur_client
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
+from hw_bridge.drivers.ur_client_process import ClientProcess
 from robots.arms.arm import Arm
 from robots.arms.ur5e import ur5e
 from robots.command import CommandMode
@@ -34,6 +30,8 @@ LOST_AFTER_S = 0.1
 """A state older than this is no state [s]."""
 GAP_S = 0.01
 """A silence of five periods is a missing answer [s]."""
+STOP_WAIT_S = 0.1
+"""A stop waits so long for the dashboard's answer [s]; on a dead wire that would take seconds, and the watchdog is faster."""
 SAFETY_WORDS = {
     9: (VendorState.FAULT, "FAULT: the safety system found a fault; look at the pendant"),
     8: (VendorState.FAULT, "VIOLATION: a safety limit was exceeded; look at the pendant"),
@@ -71,7 +69,8 @@ class UniversalRobots:
         if self.arm.spec.name not in MODELS:
             raise ConfigurationError(f"UniversalRobots drives {', '.join(MODELS)}; got {self.arm.spec.name!r}")
         self.address, self.watchdog_s = address, watchdog_s
-        self._dashboard = self._receive = self._channel = self._client = None
+        self._dashboard = self._receive = self._client = None
+        self._asking: threading.Thread | None = None
         self._mode = 0
         self._failure = ""
         self._forget()
@@ -86,7 +85,7 @@ class UniversalRobots:
         try:
             identity = self._identify()
             self._open_receive()
-            self._open_client()
+            self._client = ClientProcess(self.address)
             self._refuse_outside_limits(self.read().q)
         except HardwareError:
             self.close()
@@ -125,43 +124,6 @@ class UniversalRobots:
                 raise HardwareError(f"{self.address}: RTDE sends no state: is another client using up the connection?")
             time.sleep(0.002)
 
-    def _open_client(self) -> None:
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.setblocking(False)
-        root = str(Path(__file__).resolve().parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-        with theirs:
-            self._client = subprocess.Popen([sys.executable, "-m", "hw_bridge.drivers.ur_client", self.address, str(theirs.fileno())],
-                                            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                            env=environment)
-        self._answer("connect", 15.0)
-
-    def _answer(self, what: str, timeout: float) -> None:
-        """Wait for the client's answer to a request; HardwareError with its words."""
-        until = time.monotonic() + timeout
-        while True:
-            if not select.select([self._channel], [], [], max(until - time.monotonic(), 0.0))[0]:
-                self._kill_client()
-                raise HardwareError(f"{self.address}: ur_rtde did not {what} within {timeout:g} s")
-            packet = self._channel.recv(4096)
-            if packet[:1] == ur_client.DONE:
-                return
-            if not packet:
-                raise HardwareError(f"{self.address}: ur_rtde's process died while it should {what} ({self._client.wait()})")
-            if packet[:1] == ur_client.REFUSED:
-                words = packet[1:].decode()
-                second = " A second client is connected: end it first." if "already in use" in words else ""
-                raise HardwareError(f"{self.address} refuses to {what}: {words}{second}")
-
-    def _request(self, what: str, kind: int, values: np.ndarray, extra: float = 0.0, timeout: float = 8.0) -> None:
-        if self._client is None or self._client.poll() is not None:
-            raise HardwareError(f"{self.address}: cannot {what}: not connected (any more)")
-        with contextlib.suppress(BlockingIOError):  # what failed before is known and no answer to this
-            while self._channel.recv(4096):
-                pass
-        self._channel.send(ur_client.SETPOINT.pack(kind, *values, extra))
-        self._answer(what, timeout)
-
     def _refuse_outside_limits(self, q: np.ndarray) -> None:
         limits = self.arm.spec.limits
         outside = np.flatnonzero(~((q >= limits.position_min) & (q <= limits.position_max)))
@@ -177,11 +139,11 @@ class UniversalRobots:
                                 "update the controller or command positions")
         self._mode, self._failure = 0, ""
         now = self.read()
-        if now.state is not VendorState.READY:
+        if now.state is not VendorState.READY or self._client is None:
             raise HardwareError(f"{self.address} is not ready: {now.state}: {now.fault}")
         self._refuse_outside_limits(now.q)
         number = _MODES[mode]
-        self._request(f"begin {mode}", number + 10, now.q, 1.0 / self.watchdog_s)
+        self._client.request(f"begin {mode}", number + 10, now.q, 1.0 / self.watchdog_s)
         self._await("start the control program", lambda: self._receive.getRobotStatus() & 2)
         self._mode = number
 
@@ -222,27 +184,23 @@ class UniversalRobots:
         return VendorState.READY, ""
 
     def write(self, values: np.ndarray) -> None:
-        if not self._mode or self._channel is None:
+        if not self._mode or self._client is None:
             raise HardwareError(f"{self.address} takes no set-points: begin first. {self._failure}".rstrip())
-        try:
-            self._channel.send(ur_client.SETPOINT.pack(self._mode, *values, 0.0))
-            failure = self._channel.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            failure = b" ur_rtde's process died: " + str(error).encode()
-        self._failure = failure[1:].decode() or "ur_rtde's process died"
-        self._mode = 0
-        raise HardwareError(f"{self.address}: {self._failure}")
+        failure = self._client.send(self._mode, values)
+        if failure:
+            self._failure, self._mode = failure, 0
+            raise HardwareError(f"{self.address}: {failure}")
 
     def set_payload(self, mass: float, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
         """Tell the controller what hangs on the flange: mass [kg] and its centre [m] in the flange's frame; only after `begin`."""
-        self._request("set the payload", ur_client.PAYLOAD, np.array([*centre, 0.0, 0.0, 0.0]), mass)
+        if self._client is None:
+            raise HardwareError(f"{self.address} is not connected: connect first")
+        self._client.request("set the payload", ur_client.PAYLOAD, np.array([*centre, 0.0, 0.0, 0.0]), mass)
 
     def end(self) -> None:
-        if self._mode or (self._receive is not None and self._receive.getRobotStatus() & 2):
+        if self._client is not None and (self._mode or self._receive.getRobotStatus() & 2):
             self._mode = 0
-            self._request("end", ur_client.END, np.zeros(6))
+            self._client.request("end", ur_client.END, np.zeros(6), timeout=3.0)
             self._await("stand still", lambda: max(map(abs, self._receive.getActualQd())) < 0.02 and not self._receive.getRobotStatus() & 2)
 
     def _await(self, what: str, reached: object, timeout: float = 3.0) -> None:
@@ -254,15 +212,21 @@ class UniversalRobots:
 
     def stop(self) -> None:
         self._mode = 0
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask_to_stop, args=(self._dashboard,), daemon=True)
+            self._asking.start()
+        self._asking.join(STOP_WAIT_S)
+
+    def _ask_to_stop(self, dashboard: object) -> None:
         try:
-            self._dashboard.stop()
-        except Exception as error:  # never raises: without set-points the controller's watchdog stops the arm
+            dashboard.stop()
+        except Exception as error:  # nothing may keep a stop from returning: without set-points the controller's watchdog stops the arm
             _log.error("%s: the dashboard did not stop the arm (%s); its watchdog does within %g s", self.address, error, self.watchdog_s)
-            self._kill_client()
 
     def clear_fault(self) -> None:
         if self._dashboard is None:
             raise HardwareError(f"{self.address} is not connected: connect first")
+        self._join_asking()
         dashboard = self._dashboard
         try:
             status = dashboard.safetystatus()
@@ -283,19 +247,22 @@ class UniversalRobots:
     def _kill_client(self) -> None:
         if self._client is not None:
             self._client.kill()
-            self._client.wait()
-            self._client = None
-            self._mode = 0
+        self._client, self._mode = None, 0
 
     def close(self) -> None:
         if self._client is not None:
             with contextlib.suppress(HardwareError):
                 self.end()
             self._kill_client()
-        if self._channel is not None:
-            self._channel.close()
+        self._join_asking()
         for interface in (self._receive, self._dashboard):
             if interface is not None:
                 with contextlib.suppress(RuntimeError):
                     interface.disconnect()
-        self._channel = self._receive = self._dashboard = None
+        self._receive = self._dashboard = None
+
+    def _join_asking(self) -> None:
+        """Two threads in one dashboard client would crash it."""
+        if self._asking is not None:
+            self._asking.join()
+        self._asking = None

@@ -6,6 +6,8 @@ import time
 from array import array
 from dataclasses import dataclass
 
+import numpy as np
+
 from robots.errors import ConfigurationError
 
 BIN_NS = 256
@@ -110,9 +112,8 @@ class Schedule:
             raise ConfigurationError(f"lateness_quantile: expected a share within 0 and 1, got {share}")
         if self.ticks == 0:
             return float("nan")
-        count, wanted = 0, share * self.ticks
-        for bin_number, periods in enumerate(self._late[:-1]):
-            count += periods
-            if count >= wanted and count > 0:
-                return float(min((bin_number + 1) * BIN_NS, self.worst_ns))
+        counts = np.cumsum(np.frombuffer(self._late, np.int64)[:-1])
+        number = int(np.searchsorted(counts, max(share * self.ticks, 1.0)))
+        if number < len(counts):
+            return float(min((number + 1) * BIN_NS, self.worst_ns))
         return float(self.worst_ns)

@@ -49,10 +49,30 @@ class Workspace:
 
 
 @dataclass(frozen=True)
+class Compliance:
+    """How softly an arm that takes torques follows joint positions, one number a joint."""
+
+    stiffness: tuple[float, ...]
+    """[N·m/rad]"""
+    damping: tuple[float, ...]
+    """[N·m·s/rad]"""
+
+    def __post_init__(self) -> None:
+        for name in ("stiffness", "damping"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        values = np.array([self.stiffness, self.damping]) if len(self.stiffness) == len(self.damping) else np.array([])
+        if not values.size or not (np.isfinite(values).all() and (values > 0).all()):
+            raise ConfigurationError("Compliance: expected as many positive dampings as stiffnesses, got "
+                                     f"{self.stiffness} and {self.damping}")
+
+
+@dataclass(frozen=True)
 class SafetyConfig:
     """Rules of the supervisor. Times in seconds."""
 
     workspace: Workspace = Workspace()
+    compliance: Compliance | None = None
+    """Joint positions through torques, as a spring; None: through the arm's own position control."""
     policy_period: float = 0.05
     """How far apart the policy's targets are meant to be."""
     interpolation: Interpolation = Interpolation.CUBIC
@@ -106,6 +126,10 @@ class SafetyConfig:
         """Return a short hash: two configurations with the same one enforce the same."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
+    def written_mode(self, mode: CommandMode) -> CommandMode:
+        """Return what reaches the arm where policies command in `mode`."""
+        return mode if self.compliance is None else CommandMode.JOINT_TORQUE
+
     def check(self, arm: Arm, mode: CommandMode) -> None:
         """Raise ConfigurationError where `arm` cannot be supervised in `mode` with these rules."""
         limits = arm.spec.limits
@@ -116,8 +140,14 @@ class SafetyConfig:
         for name in ("velocity_max", "acceleration_max", "jerk_max"):
             if not np.isfinite(getattr(limits, name)).all():
                 raise ConfigurationError(f"{arm.spec.name}: the supervisor needs a finite {name} for every joint; set the arm's limits")
-        if mode is CommandMode.JOINT_TORQUE and not (np.isfinite(limits.torque_max).all() and np.isfinite(limits.torque_rate_max).all()):
+        written = self.written_mode(mode)
+        arm.spec.command(written)
+        if written is CommandMode.JOINT_TORQUE and not (np.isfinite(limits.torque_max).all() and np.isfinite(limits.torque_rate_max).all()):
             raise ConfigurationError(f"{arm.spec.name}: torque control needs finite limits of torque and torque rate")
+        soft = self.compliance
+        if soft is not None and (mode is not CommandMode.JOINT_POSITION or len(soft.stiffness) != arm.spec.nv):
+            raise ConfigurationError(f"compliance is for {CommandMode.JOINT_POSITION}, one stiffness a joint; got {mode} and "
+                                     f"{len(soft.stiffness)} for the {arm.spec.nv} joints of {arm.spec.name}")
         room = limits.position_max - limits.position_min - 2 * self.position_margin
         if (room <= 0).any():
             raise ConfigurationError(f"{arm.spec.name}: a position margin of {self.position_margin} rad leaves joint "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mujoco
+import numba
 import numpy as np
 
 from hw_bridge.safety.config import Workspace
@@ -20,16 +21,18 @@ class Geometry:
         self._model.geom_margin[:] = 0.5 * workspace.clearance
         self._data = mujoco.MjData(self._model)
         self._site = self._model.site(arm.spec.end_effector_frames[0]).id
+        self._q, self._position = self._data.qpos, self._data.site_xpos[self._site]
+        outside(self._position, self._minimum, self._maximum)  # compiles it
         self._jacobian = np.zeros((3, self._model.nv))
         self._torque = np.zeros(self._model.nv)
+        speed(self._jacobian, self._torque)
 
     def violation(self, q: np.ndarray) -> Rule:
         """Return WORKSPACE or COLLISION where pose `q` (nv,) breaks them, else NONE."""
         data, model = self._data, self._model
-        data.qpos[:] = q
+        self._q[:] = q
         mujoco.mj_kinematics(model, data)
-        position = data.site_xpos[self._site]
-        if (position < self._minimum).any() or (position > self._maximum).any():
+        if outside(self._position, self._minimum, self._maximum):
             return Rule.WORKSPACE
         mujoco.mj_collision(model, data)
         return Rule.COLLISION if data.ncon else Rule.NONE
@@ -50,7 +53,7 @@ class Geometry:
         """Return the end effector's speed [m/s] at the pose last asked about, for joint velocities `dq` (nv,)."""
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_jacSite(self._model, self._data, self._jacobian, None, self._site)
-        return float(np.linalg.norm(self._jacobian @ dq))
+        return speed(self._jacobian, dq)
 
     def gravity(self, q: np.ndarray) -> np.ndarray:
         """Return (nv,) torques [N·m] that hold the arm, without payload, still at `q` (nv,); valid until the next call."""
@@ -61,3 +64,24 @@ class Geometry:
         mujoco.mj_crb(self._model, self._data)
         mujoco.mj_rne(self._model, self._data, 0, self._torque)
         return self._torque
+
+
+@numba.njit(cache=True)
+def outside(position: np.ndarray, minimum: np.ndarray, maximum: np.ndarray) -> bool:
+    """Return whether a position (3,) lies outside a box."""
+    for i in range(3):  # noqa: SIM110 - numba compiles loops, not generators
+        if position[i] < minimum[i] or position[i] > maximum[i]:
+            return True
+    return False
+
+
+@numba.njit(cache=True)
+def speed(jacobian: np.ndarray, dq: np.ndarray) -> float:
+    """Return the length of jacobian (3, nv) times dq (nv,)."""
+    square = 0.0
+    for row in range(3):
+        rate = 0.0
+        for i in range(dq.shape[0]):
+            rate += jacobian[row, i] * dq[i]
+        square += rate * rate
+    return np.sqrt(square)

@@ -190,6 +190,34 @@ def follow(state: np.ndarray, following: np.ndarray, target: np.ndarray, rate: n
 
 
 @numba.njit(cache=True)
+def follow_slower(state: np.ndarray, following: np.ndarray, target: np.ndarray, rate: np.ndarray, bend: np.ndarray, dt: float,
+                  limits: np.ndarray, velocity_max: np.ndarray, speed: float, velocity: bool, reasons: np.ndarray) -> None:
+    """As `follow`, with V = speed * velocity_max (n,), which is written to `limits`; reasons: (n + 1,), the last the union of all."""
+    n = state.shape[1]
+    for i in range(n):
+        limits[2, i] = speed * velocity_max[i]
+    follow(state, following, target, rate, bend, dt, limits, velocity, reasons)
+    union = 0
+    for i in range(n):
+        union |= reasons[i]
+    reasons[n] = union
+
+
+@numba.njit(cache=True)
+def stop_of(state: np.ndarray, peak: np.ndarray, end: np.ndarray, limits: np.ndarray) -> tuple[float, float]:
+    """Return how long [s] and at most how far [rad] a joint goes in the fastest stop from `state` (3, n); writes where it ends to `end`
+    (3, n) and the velocities (n,) left when the accelerations are brought to 0 at once to `peak`.
+    """
+    duration = brake_duration(state, limits)
+    brake(state, end, duration, limits)
+    furthest = 0.0
+    for i in range(state.shape[1]):
+        peak[i] = state[1, i] + state[2, i] * abs(state[2, i]) / (2.0 * limits[4, i])
+        furthest = max(furthest, abs(end[0, i] - state[0, i]))
+    return duration, furthest
+
+
+@numba.njit(cache=True)
 def brake(state: np.ndarray, following: np.ndarray, t: float, limits: np.ndarray) -> None:
     """Write to `following` (3, n) the state after `t` seconds of the fastest stop from `state` (3, n); limits as for `follow`."""
     for i in range(state.shape[1]):
@@ -228,10 +256,10 @@ def worst_brake_duration(velocity_max: np.ndarray, acceleration_max: np.ndarray,
 
 def warm_up(n: int) -> None:
     """Compile everything for `n` joints, so that no first call costs a period."""
-    state, other, reasons = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n, np.int64)
+    state, other, reasons = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n + 1, np.int64)
     limits = np.outer([-1.0, 1.0, 1.0, 1.0, 1.0], np.ones(n))
     for velocity in (False, True):
-        follow(state, other, state[0], state[1], state[2], 0.001, limits, velocity, reasons)
+        follow_slower(state, other, state[0], state[1], state[2], 0.001, limits, state[1], 1.0, velocity, reasons)
     brake(state, other, 0.001, limits)
-    brake_duration(state, limits)
+    stop_of(state, np.zeros(n), other, limits)
     is_safe(state, limits)

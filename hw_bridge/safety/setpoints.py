@@ -8,7 +8,7 @@ import numpy as np
 
 from hw_bridge.drivers.driver import Measurement
 from hw_bridge.safety import jerk_limited
-from hw_bridge.safety.config import SafetyConfig
+from hw_bridge.safety.config import Compliance, SafetyConfig
 from hw_bridge.safety.geometry import Geometry
 from hw_bridge.safety.rules import Rule
 from robots.arms.arm import Arm
@@ -63,7 +63,8 @@ class MotionSetPoints:
         n = arm.spec.nv
         self.state = np.zeros((3, n))
         """(3, nv): position, velocity and acceleration of the set-point."""
-        self._next, self._probe, self._reasons = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n, np.int64)
+        self._next, self._probe, self._reasons = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n + 1, np.int64)
+        self._peak = np.zeros(n)
         self._row = 1 if self._velocity else 0
 
     @property
@@ -83,9 +84,9 @@ class MotionSetPoints:
         if self._velocity:
             np.clip(measurement.q, self.limits[0], self.limits[1], out=self.state[0])
             rate = target
-        np.multiply(self._velocity_max, speed, out=self.limits[2])
-        jerk_limited.follow(self.state, self._next, target, rate, bend, dt, self.limits, self._velocity, self._reasons)
-        rules = _named(int(np.bitwise_or.reduce(self._reasons)))
+        jerk_limited.follow_slower(self.state, self._next, target, rate, bend, dt, self.limits, self._velocity_max, speed,
+                                   self._velocity, self._reasons)
+        rules = _named(self._reasons[-1])
         obstacle = self._obstacle(self._next)
         if obstacle:
             jerk_limited.brake(self.state, self._next, dt, self.limits)
@@ -109,13 +110,11 @@ class MotionSetPoints:
         rules = self._geometry.violation(state[0])
         if rules:
             return rules
-        peak = state[1] + state[2] * np.abs(state[2]) / (2.0 * self.limits[4])
-        if self._geometry.tool_speed(peak) > self._speed_limit:
+        duration, length = jerk_limited.stop_of(state, self._peak, self._probe, self.limits)
+        if self._geometry.tool_speed(self._peak) > self._speed_limit:
             return Rule.TOOL_SPEED
-        duration = jerk_limited.brake_duration(state, self.limits)
-        jerk_limited.brake(state, self._probe, duration, self.limits)
         rules = self._geometry.violation(self._probe[0])
-        if not rules and (np.abs(self._probe[0] - state[0]) > _LONG_STOP).any():
+        if not rules and length > _LONG_STOP:
             jerk_limited.brake(state, self._probe, 0.5 * duration, self.limits)
             rules = self._geometry.violation(self._probe[0])
         return rules
@@ -183,6 +182,10 @@ class TorqueSetPoints:
             return Rule.TOOL_SPEED
         return rules or self._geometry.violation(end)
 
+    def give(self, torque: np.ndarray, dt: float, measurement: Measurement) -> np.ndarray:
+        """Return `torque` (nv,) on top of the arm's weight, limited."""
+        return self._limit(self._weight(measurement) + torque, dt)
+
     def _slow(self, measurement: Measurement) -> bool:
         return bool((np.abs(measurement.dq) < self._rest_speed).all())
 
@@ -195,6 +198,47 @@ class TorqueSetPoints:
         torque = np.clip(torque, -self._limits.torque_max, self._limits.torque_max)
         self.reference = np.clip(torque, self.reference - step, self.reference + step)
         return self.reference
+
+
+class CompliantSetPoints:
+    """Torques of a spring and a damper between the arm and jerk-limited joint positions: an arm that gives way when it is pushed.
+
+    The positions are `MotionSetPoints`'; the torques are limited in size and rate, and carry the arm's weight where its own controller
+    does not.
+    """
+
+    def __init__(self, arm: Arm, config: SafetyConfig, geometry: Geometry, compliance: Compliance) -> None:
+        self._motion = MotionSetPoints(arm, config, geometry, CommandMode.JOINT_POSITION)
+        self._torque = TorqueSetPoints(arm, config, geometry)
+        self._stiffness, self._damping = np.array(compliance.stiffness), np.array(compliance.damping)
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(nv,) the position [rad] that the spring pulls to."""
+        return self._motion.reference
+
+    def anchor(self, measurement: Measurement) -> None:
+        self._motion.anchor(measurement)
+        self._torque.anchor(measurement)
+
+    def freeze(self) -> None:
+        self._motion.freeze()
+
+    def follow(self, target: np.ndarray, rate: np.ndarray, bend: np.ndarray, dt: float, speed: float,
+               measurement: Measurement) -> tuple[np.ndarray, Rule]:
+        _, rules = self._motion.follow(target, rate, bend, dt, speed, measurement)
+        return self._pull(dt, measurement), rules
+
+    def brake(self, dt: float, measurement: Measurement) -> np.ndarray:
+        self._motion.brake(dt, measurement)
+        return self._pull(dt, measurement)
+
+    def resting(self, measurement: Measurement) -> bool:
+        return self._motion.resting(measurement)
+
+    def _pull(self, dt: float, m: Measurement) -> np.ndarray:
+        q, dq, _ = self._motion.state
+        return self._torque.give(self._stiffness * (q - m.q) + self._damping * (dq - m.dq), dt, m)
 
 
 def _named(bits: int) -> Rule:

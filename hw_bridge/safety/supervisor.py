@@ -21,7 +21,7 @@ from hw_bridge.safety.config import SafetyConfig
 from hw_bridge.safety.geometry import Geometry
 from hw_bridge.safety.interpolation import Interpolator
 from hw_bridge.safety.rules import Rule, State
-from hw_bridge.safety.setpoints import MotionSetPoints, SetPoints, TorqueSetPoints
+from hw_bridge.safety.setpoints import CompliantSetPoints, MotionSetPoints, SetPoints, TorqueSetPoints
 from hw_bridge.safety.watchdogs import Watchdogs
 from robots.arms.arm import Arm
 from robots.command import CommandMode
@@ -86,8 +86,9 @@ class Supervisor:
         self._spec = arm.spec.fingerprint() if spec is None else spec
         self._geometry = Geometry(arm, config.workspace)
         torque = mode is CommandMode.JOINT_TORQUE
-        self._points: SetPoints = (TorqueSetPoints(arm, config, self._geometry) if torque
-                                   else MotionSetPoints(arm, config, self._geometry, mode))
+        self._points = _set_points(arm, config, self._geometry, mode)
+        self.written_mode = config.written_mode(mode)
+        """What its set-points are: torques for a compliant arm, whatever policies command."""
         self._scale = arm.spec.limits.torque_max if torque else np.ones(arm.spec.nv)
         self._interpolator = Interpolator(config.interpolation, config.policy_period, config.extrapolation, arm.spec.nv)
         self._watchdogs = Watchdogs(arm, config)
@@ -102,6 +103,7 @@ class Supervisor:
         """Whether set-points were being written when the last stop began: else there is nothing to brake."""
         self._now_ns = 0
         jerk_limited.warm_up(arm.spec.nv)
+        self._interpolator.warm_up()
         self.stop_time_max = jerk_limited.worst_brake_duration(arm.spec.limits.velocity_max * config.speed,
                                                   arm.spec.limits.acceleration_max * config.acceleration, arm.spec.limits.jerk_max)
         """From a cause that is seen to a set-point at rest [s]; the watchdog's own age comes before it."""
@@ -110,6 +112,11 @@ class Supervisor:
     def measured(self) -> Measurement | None:
         """The newest measurement that could be believed."""
         return self._watchdogs.good
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(nv,) what is followed now, in the policy's own mode: the set-point itself, but for a compliant arm."""
+        return self._points.reference
 
     @property
     def heard_sequence(self) -> int:
@@ -198,14 +205,13 @@ class Supervisor:
         """Return what to do now. `now_ns`: the host's monotonic clock [ns]; `measurement`: None where nothing could be read;
         `action`: the policy's newest, again and again until there is a newer one; `camera_age` [s]: the oldest camera's.
         """
-        rules = Rule.NONE
         self._now_ns = now_ns
         elapsed = 0.0 if self._last_ns is None else (now_ns - self._last_ns) * 1e-9
         gap = self._last_ns is not None and not 0.0 <= elapsed <= self.config.gap_max
         if self._last_ns is None or now_ns > self._last_ns or gap:
             self._last_ns = now_ns
         trouble, words = self._watchdogs.look(now_ns, measurement)
-        rules |= trouble
+        rules = trouble
         m = self._watchdogs.good
         if m is None:
             return Outcome(None, False, self.state, rules)
@@ -218,21 +224,22 @@ class Supervisor:
             if self.state in _WRITING:
                 self._stop(State.HOLD, f"our own loop stood still or its clock jumped: more than {self.config.gap_max * 1e3:.0f} ms")
         if self.state in _WRITING:
-            if trouble & _GRAVE:
+            if trouble and trouble & _GRAVE:
                 self._stop(State.FAULT, words)
             elif self._lags(m):
                 rules |= Rule.TRACKING
                 self._stop(State.FAULT, self._lag_words(m))
         if self.state is State.ACTIVE:
-            rules |= self._hear(now_ns, action, camera_age)
+            heard = self._hear(now_ns, action, camera_age)
+            rules = rules | heard if heard else rules
         if self.state is State.ACTIVE and self._newest is not None:
             target, rate, bend = self._interpolator.at(now_ns * 1e-9)
             blend = min(0.1 + 0.9 * (now_ns - self._active_ns) * 1e-9 / self.config.blend, 1.0)
             if blend < 1.0:
                 rules |= Rule.BLEND
             values, fired = self._points.follow(target, rate, bend, elapsed, max(blend * self._speed, 1e-3), m)
-            rules |= fired
-            if self.mode is CommandMode.JOINT_TORQUE and fired & Rule.BRAKED:
+            rules = rules | fired if fired else rules
+            if self.mode is CommandMode.JOINT_TORQUE and fired and fired & Rule.BRAKED:
                 self._stop(State.HOLD, f"torques took the arm to its limits: {(fired & ~Rule.BRAKED).words()}")
             return Outcome(values, False, self.state, rules)
         if self.state in _WRITING:
@@ -357,3 +364,11 @@ class Supervisor:
     def describe(self) -> Mapping[str, str]:
         """Return what the log's head says of the rules."""
         return {"mode": str(self.mode), "safety": self.config.fingerprint(), "spec": self._spec}
+
+
+def _set_points(arm: Arm, config: SafetyConfig, geometry: Geometry, mode: CommandMode) -> SetPoints:
+    if config.compliance is not None:
+        return CompliantSetPoints(arm, config, geometry, config.compliance)
+    if mode is CommandMode.JOINT_TORQUE:
+        return TorqueSetPoints(arm, config, geometry)
+    return MotionSetPoints(arm, config, geometry, mode)

@@ -49,9 +49,11 @@ class Options:
 def mechanics() -> Mechanics:
     """Return what the joints have: friction and rotors as identified publicly on such arms (order of magnitude), play of 15 arc minutes
     as the maker states it."""
-    big = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    return Mechanics(viscous=0.06 * big + 0.005 * (1 - big), coulomb=0.08 * big + 0.015 * (1 - big), armature=0.012 * big + 0.002 * (1 - big),
-                     torque_max=6.0 * big + 1.0 * (1 - big), backlash=np.full(6, math.radians(0.25)), encoder_step=np.full(6, x.STEP))
+    def parts(big: float, small: float) -> np.ndarray:
+        return np.array([big] * 3 + [small] * 3)
+
+    return Mechanics(viscous=parts(0.06, 0.005), coulomb=parts(0.08, 0.015), armature=parts(0.012, 0.002), torque_max=parts(6.0, 1.0),
+                     backlash=np.full(6, math.radians(0.25)), encoder_step=np.full(6, x.STEP))
 
 
 class DynamixelArm(ServoArm):

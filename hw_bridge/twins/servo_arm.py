@@ -138,7 +138,8 @@ class ServoArm(ABC):
         return joint
 
     def _stick(self, joint: int, in_loop: bool = False) -> None:
-        self.stuck[self._checked(joint)] = float(self.plant.encoders()[joint])
+        joint = self._checked(joint)
+        self.stuck[joint] = float(self.plant.encoders()[joint])
         self.stuck_in_loop = in_loop
 
     def _trip(self, joint: int = 1) -> None:

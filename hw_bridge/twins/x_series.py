@@ -203,7 +203,9 @@ class Drive:
         return self.kp * felt - self.kd * dq + self.integral
 
     def _watch(self) -> None:
-        """Trip the bus watchdog after too long a silence: goals become read-only, and the motion stops."""
+        """Shut down a hot motor; trip the bus watchdog after too long a silence: goals become read-only, and the motion stops."""
+        if self.celsius > self.servo.table[TEMPERATURE_MAX]:
+            self.trip(BIT_HOT)
         self.silent_s += self.tick
         period = self.servo.table[WATCHDOG]
         if self.on and 0 < period < 128 and self.silent_s > period * WATCHDOG_UNIT:
@@ -218,8 +220,6 @@ class Drive:
         if self.strained_s >= OVERLOAD_AFTER:
             self.strained_s = 0.0
             self.trip(BIT_OVERLOAD)
-        if self.celsius > self.servo.table[TEMPERATURE_MAX]:
-            self.trip(BIT_HOT)
 
     def trip(self, bit: int) -> None:
         """A hardware error: where the shutdown register says so, torque is off until a reboot."""

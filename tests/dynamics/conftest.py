@@ -27,6 +27,10 @@ SPACES = {
         Channel("q", ("z",), (0,)), Channel("q", ("qw", "qx", "qy", "qz"), (1, 2, 3, 4), "quaternion"), Channel("q", ("a",), (5,), "angle"),
         Channel("goal", ("gw", "gx", "gy", "gz"), (0, 1, 2, 3), "quaternion", "constant", False),
         Channel("dq", ("v",), (0,), target="absolute"), Channel("dq", ("spin",), (1,))]),
+    "differences": StateSpace([
+        Channel("q", ("body",), (0,), model_input=False), Channel("q", ("tip", "other"), (1, 2)), Channel("q", ("a",), (3,), "angle"),
+        Channel("goal", ("g",), (0,), target="constant", model_input=False), Channel("dq", ("v",), (0,))],
+        [("tip", "body"), ("body", "g"), ("tip", "other")]),
 }
 NU = 2
 

@@ -95,6 +95,26 @@ def test_features_are_linear_entries_then_sines_then_cosines_then_rotations():
     assert space.output_names == ("a", "b", "v", "no", "w_x", "w_y", "w_z")
 
 
+def test_differences_are_the_last_features_and_see_no_common_shift():
+    space = StateSpace([Channel("q", ("tip", "body"), (0, 1), model_input=False), Channel("q", ("a",), (2,), Kind.ANGLE),
+                        Channel("dq", ("v",), (0,))], [("tip", "body"), ("v", "tip")])
+    x = torch.tensor([0.5, 0.2, 0.3, 4.0], dtype=torch.float64)
+    expected = torch.tensor([4.0, math.sin(0.3), math.cos(0.3), 0.3, 3.5], dtype=torch.float64)
+    torch.testing.assert_close(space.features(x), expected, rtol=0, atol=1e-12)
+    assert (space.nf, space.no) == (5, 4)
+    moved = x + torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(space.features(moved)[3:], expected[3:], rtol=0, atol=1e-12)
+
+
+def test_what_is_read_in_a_difference_is_bounded_by_what_was_lived():
+    channels = [Channel("q", ("tip",), (0,)), Channel("q", ("body", "far"), (1, 2), model_input=False)]
+    x = torch.tensor([[0.0, 1.0, 0.0], [2.0, 5.0, 1.0]], dtype=torch.float64)
+    smallest, largest = StateSpace(channels, [("tip", "body")]).bounds_around(x, 0.5)
+    assert smallest.tolist() == [-1.0, -1.0, -math.inf] and largest.tolist() == [3.0, 7.0, math.inf]
+    smallest, _ = StateSpace(channels).bounds_around(x, 0.5)
+    assert smallest.tolist() == [-1.0, -math.inf, -math.inf]
+
+
 @given(st.floats(-50, 50))
 def test_wrapped_angles_are_within_half_a_turn_and_point_the_same_way(angle):
     wrapped = float(wrap_angle(torch.tensor(angle, dtype=torch.float64)))
@@ -167,6 +187,7 @@ def test_leading_dimensions_broadcast(space, random_states):
 def test_json_round_trip(space, random_states):
     again = StateSpace.from_json(json.loads(json.dumps(space.to_json())))
     assert again.channels == space.channels and again.names == space.names and again.output_names == space.output_names
+    assert again.differences == space.differences
     x, y = random_states(space, 2, torch.Generator().manual_seed(0))
     assert torch.equal(again.target(x, y), space.target(x, y)) and torch.equal(again.features(x), space.features(x))
 
@@ -177,10 +198,17 @@ def test_json_round_trip(space, random_states):
     lambda: Channel("q", ("a", "b", "c", "d"), (0, 1, 2, 3), Kind.QUATERNION, Target.ABSOLUTE),
     lambda: StateSpace([]), lambda: StateSpace([Channel("q", ("a",), (0,)), Channel("dq", ("a",), (0,))]),
     lambda: StateSpace([Channel("goal", ("g",), (0,), target=Target.CONSTANT)]),
+    lambda: StateSpace([Channel("q", ("a", "b"), (0, 1))], [("a", "a")]),
+    lambda: StateSpace([Channel("q", ("a", "b"), (0, 1)), Channel("q", ("c",), (2,), Kind.ANGLE)], [("a", "c")]),
 ])
 def test_bad_channels_are_refused(build):
     with pytest.raises(ConfigurationError):
         build()
+
+
+def test_a_difference_of_an_unknown_entry_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="tip"):
+        StateSpace([Channel("q", ("tip", "body"), (0, 1))], [("tip", "bodies")])
 
 
 def test_states_are_cut_out_of_observations_in_order():

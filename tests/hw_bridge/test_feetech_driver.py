@@ -120,7 +120,7 @@ def test_a_bad_wire_is_counted_and_survived(servoing, twin):
     start = servoing.read().q
     for fault in ("loss", "corrupt", "duplicate", "reorder"):
         twin.fault(fault, share=0.1)
-    found = periods(servoing, 100, lambda k: start)
+    found = periods(servoing, 60, lambda k: start)
     twin.fault("heal")
     truth = np.array(twin.fault("state")["q"])
     assert found[-1].bus_errors > found[0].bus_errors

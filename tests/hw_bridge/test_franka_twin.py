@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +156,50 @@ def test_a_frozen_clock_is_a_lost_arm_and_the_driver_finds_its_way_back(twin: Tw
     assert wait_until(lambda: twin.fault("state")["time"] > 0)
     driver.clear_fault()
     assert driver.read().state is VendorState.READY
+
+
+CLIENT = """
+import sys, time, numpy as np
+from hw_bridge.drivers.franka import FrankaArm, FrankaConfig
+from robots.arms.panda import panda
+from robots.command import CommandMode
+driver = FrankaArm(panda(), FrankaConfig(sys.argv[1], watchdog_s=0.2))
+driver.connect()
+driver.clear_fault()
+driver.begin(CommandMode.JOINT_VELOCITY)
+start, told = time.monotonic(), False
+while time.monotonic() - start < float(sys.argv[2]):
+    driver.read()
+    driver.write(np.array([0.1, 0, 0, 0, 0, 0, 0]))
+    if not told and time.monotonic() - start > 0.3:
+        told = True
+        print("moving", flush=True)
+    time.sleep(0.004)
+"""
+
+
+@pytest.mark.parametrize("end", ["exit", "SIGKILL", "SIGSTOP"])
+def test_the_arm_stops_when_its_client_ends(twin: TwinProcess, end: str) -> None:
+    twin.fault("heal")
+    assert wait_until(lambda: not twin.fault("state")["connected"])
+    seconds = "0.4" if end == "exit" else "60"
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, ADDRESS, seconds], stdout=subprocess.PIPE, env={
+        **os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])})
+    try:
+        assert client.stdout.readline() == b"moving\n"
+        if end == "exit":
+            assert client.wait(10.0) == 0, "a driver that nobody closed must not abort its process"
+        else:
+            assert twin.fault("state")["dq"][0] > 0.05
+            client.send_signal(getattr(signal, end))
+        assert wait_until(lambda: not twin.fault("state")["moving"])
+        assert wait_until(lambda: np.abs(twin.fault("state")["dq"]).max() < 0.01)
+        expected = ["communication_constraints_violation"] if end == "SIGSTOP" else []
+        assert twin.fault("state")["errors"] == expected
+    finally:
+        client.kill()
+        client.wait()
+        client.stdout.close()
 
 
 def test_another_arm_is_refused(twin: TwinProcess) -> None:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamics.dataset import transition_data
+from dynamics.state_space import Channel, StateSpace
 from episodes.metadata import Clock
+from episodes.store import EpisodeStore
 from hw_bridge.recorder.header import LogHeader
 from hw_bridge.recorder.log_row import EVENT_DTYPE, MODE_CODES, NO_MODE, servo_dtype
 from hw_bridge.recorder.read_log import Log
@@ -119,5 +121,15 @@ def test_no_transition_spans_an_intervention_and_none_is_counted_twice(stretches
     assert len(set(seen)) == len(seen)
 
 
-def test_models_can_learn_from_it():
-    assert transition_data is not None
+def test_it_is_stored_and_models_learn_from_it(tmp_path):
+    episodes = log_episodes(make_log(100))
+    store = EpisodeStore(tmp_path)
+    for episode in episodes:
+        store.append(episode)
+    kept = store.read(0)
+    assert kept.x.tobytes() == episodes[0].x.tobytes() and kept.metadata == episodes[0].metadata
+    joints = SPEC.joint_names
+    space = StateSpace([Channel("q", joints, range(NV)), Channel("dq", [f"{name}_rate" for name in joints], range(NV))])
+    assert space.names == kept.state_names
+    data = transition_data({0: kept}, space)
+    assert len(data.dt) == kept.steps and np.allclose(data.dt, kept.dt)

@@ -13,6 +13,7 @@ import pytest
 from hw_bridge.twins.twin import TwinProcess
 from hw_bridge.twins.ur.setpoints import SLACK_S, SetPointAudit
 from hw_bridge.twins.ur.wire import Pipe, WireFaults
+from hw_bridge.twins.ur5e import Options, UR5eTwin
 from robots.arms.ur5e import ur5e
 from robots.errors import ConfigurationError, HardwareError
 
@@ -176,19 +177,19 @@ while True:
 """
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_without_its_watchdog_the_arm_goes_on_for_ever_when_the_client_is_killed(watched):
+def test_without_its_watchdog_the_arm_goes_on_for_ever_when_the_client_is_killed():
     with TwinProcess("ur5e", "--address", "127.0.41.3") as twin:
-        command = [sys.executable, "-c", CLIENT, "127.0.41.3", "watched" if watched else "free"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
-            assert client.stdout.readline().strip() == "moving"
-            until(lambda: twin.fault("state")["dq"][0] > 0.08)
-            client.send_signal(signal.SIGKILL)
-            client.wait()
-        time.sleep(0.5)
-        state = twin.fault("state")
-        assert (state["watchdog_trips"], state["program_running"]) == ((1, False) if watched else (0, True))
-        assert abs(state["dq"][0]) < 1e-3 if watched else state["dq"][0] == pytest.approx(0.1, abs=0.01)
+        for watched in (False, True):
+            command = [sys.executable, "-c", CLIENT, "127.0.41.3", "watched" if watched else "free"]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as client:
+                assert client.stdout.readline().strip() == "moving"
+                until(lambda: twin.fault("state")["dq"][0] > 0.08)
+                client.send_signal(signal.SIGKILL)
+                client.wait()
+            time.sleep(0.5)
+            state = twin.fault("state")
+            assert (state["watchdog_trips"], state["program_running"]) == ((1, False) if watched else (0, True))
+            assert abs(state["dq"][0]) < 1e-3 if watched else state["dq"][0] == pytest.approx(0.1, abs=0.01)
 
 
 def test_protective_stop_ends_the_program_and_is_not_unlocked_at_once(running, control, receive, dashboard):
@@ -322,10 +323,12 @@ def test_the_fault_port_refuses_nonsense(running):
         running.fault("stuck_encoder", joint=6)
 
 
-def test_an_address_off_loopback_or_taken_is_refused(running):
-    for options, words in ((("--address", "0.0.0.0"), "loopback"), (("--address", ADDRESS), "another twin")):
-        with pytest.raises(HardwareError, match=words):
-            TwinProcess("ur5e", *options)
+def test_an_address_off_loopback_or_taken_and_a_firmware_of_three_numbers_are_refused(running):
+    for fields, words in (({"address": "0.0.0.0"}, "loopback"), ({"firmware": "5.26.0"}, "four numbers")):
+        with pytest.raises(ConfigurationError, match=words):
+            Options(**fields)
+    with pytest.raises(ConfigurationError, match="another twin"):
+        UR5eTwin(Options(address=ADDRESS))
 
 
 def test_nothing_is_lost_late_or_doubled_on_a_sound_wire():

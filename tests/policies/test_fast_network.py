@@ -60,7 +60,7 @@ def test_however_sure_it_is_it_stays_inside_the_box(compiled):
         actions = np.array([fast.action(row) for row in generator.normal(size=(30, 4)) * 1e6])
         assert (actions >= low).all() and (actions <= high).all()
         nearest = np.where(actions > (low + high) / 2, high, low)
-        assert (np.abs(actions - nearest) < 1e-5 * (high - low)).mean() > 0.9  # it is sure indeed
+        assert (np.abs(actions - nearest) < 1e-3 * (high - low)).mean() > 0.9  # it is sure indeed
 
 
 @pytest.mark.parametrize("compiled", [True, False])
