@@ -59,14 +59,24 @@ def input_width(space: StateSpace, nu: int) -> int:
     return space.nx + 2 * len(space.angle_inputs) + 9 * _rotations(space) + nu
 
 
-def feature_columns(space: StateSpace, nu: int) -> Tensor:
-    """Return for each of the nf + nu model inputs (`StateSpace.features`, then u) its column in the raw input."""
-    start = space.nx
-    return torch.cat([space.linear_inputs, torch.arange(start, input_width(space, nu))])
+def over_raw_input(space: StateSpace, nu: int, weight: Tensor) -> Tensor:
+    """Return weights (..., d, out) over the raw input that do what weight (..., nf + nu, out) does over `StateSpace.features`, then u.
+
+    A difference of two states becomes a weight on either.
+    """
+    commands = input_width(space, nu) - nu
+    columns = torch.cat([space.linear_inputs, torch.arange(space.nx, commands)])  # of the features but for the differences
+    own, differences, command = weight.split([len(columns), len(space.differences), nu], dim=-2)
+    raw = weight.new_zeros(*weight.shape[:-2], commands + nu, weight.shape[-1])
+    raw[..., columns, :] = own
+    raw[..., commands:, :] = command
+    raw.index_add_(-2, space.difference_inputs[:, 0], differences)
+    raw.index_add_(-2, space.difference_inputs[:, 1], differences, alpha=-1)
+    return raw
 
 
 def _rotations(space: StateSpace) -> int:
-    return (space.nf - len(space.linear_inputs) - 2 * len(space.angle_inputs)) // 9
+    return (space.nf - len(space.linear_inputs) - 2 * len(space.angle_inputs) - len(space.differences)) // 9
 
 
 class Forward:

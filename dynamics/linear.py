@@ -12,7 +12,7 @@ from torch import Tensor
 from dynamics.checkpoint import check_tensors
 from dynamics.dataset import TransitionData
 from dynamics.fitting import MemberFit
-from dynamics.forward import FoldedNetwork, feature_columns, input_width
+from dynamics.forward import FoldedNetwork, over_raw_input
 from dynamics.model import Prediction
 from dynamics.neural_ensemble import FitReport, ensemble_prediction, per_nominal_period
 from dynamics.state_space import StateSpace
@@ -83,8 +83,7 @@ class LinearModel:
 
     def folded(self) -> FoldedNetwork:
         """Return the coefficients as a network of one layer."""
-        weight = torch.zeros(1, input_width(self.state_space, self.nu), self.state_space.no)
-        weight[0, feature_columns(self.state_space, self.nu)] = self._coefficients[:-1].float()
+        weight = over_raw_input(self.state_space, self.nu, self._coefficients[:-1]).float().unsqueeze(0)
         no = self.state_space.no
         return FoldedNetwork(self.state_space, self.nu, (weight,), (self._coefficients[-1].float().view(1, 1, no),), None,
                              torch.ones(no), self._std.float().view(1, 1, no))

@@ -12,7 +12,7 @@ from torch import Tensor
 from dynamics.checkpoint import check_tensors, load_network, network_tensors
 from dynamics.dataset import TransitionData, bootstrap_counts
 from dynamics.fitting import FitConfig, MemberFit, fit_epochs, make_optimiser, take_turns
-from dynamics.forward import FoldedNetwork, feature_columns, input_width
+from dynamics.forward import FoldedNetwork, over_raw_input
 from dynamics.losses import GaussianLikelihood, SquaredError, squared_error
 from dynamics.model import Prediction
 from dynamics.network import Parameters, bounded_log_variance, forward, layer_count, new_network, stack
@@ -205,9 +205,7 @@ class NeuralEnsemble:
         weights, biases = [stacked[f"weight{i}"] for i in range(layers)], [stacked[f"bias{i}"] for i in range(layers)]
         scaled = weights[0] / self._inputs.std.double().unsqueeze(-1)
         biases[0] = biases[0] - (self._inputs.mean.double() @ scaled).unsqueeze(1)  # (E, 1, h)
-        spread = torch.zeros(self.members, input_width(self.state_space, self.nu), scaled.shape[-1], dtype=torch.float64)
-        spread[:, feature_columns(self.state_space, self.nu)] = scaled
-        weights[0] = spread
+        weights[0] = over_raw_input(self.state_space, self.nu, scaled)
         scale, shift = torch.ones(weights[-1].shape[-1], dtype=torch.float64), torch.zeros(weights[-1].shape[-1], dtype=torch.float64)
         scale[:no], shift[:no] = self._outputs.std.double(), self._outputs.mean.double()
         weights[-1], biases[-1] = weights[-1] * scale, biases[-1] * scale + shift

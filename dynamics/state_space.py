@@ -73,7 +73,12 @@ class StateSpace:
     All tensor methods take any leading batch dimensions and keep dtype and device.
     """
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, channels: Sequence[Channel], differences: Sequence[tuple[str, str]] = ()) -> None:
+        """`differences`: names of two plain entries each; a model also reads the first less the second.
+
+        For bodies that act on each other where they meet. The place itself of a body that rests is one number an episode:
+        standardised, it tells a model which episode it is in, and every new episode is unlike all before.
+        """
         self.channels = tuple(channels)
         if not self.channels:
             raise ConfigurationError("StateSpace: expected at least one channel, got none")
@@ -126,8 +131,12 @@ class StateSpace:
         is_absolute[absolute] = True
         self.absolute_outputs = is_absolute[self.output_tangents]
         """(no,) True where a model's output is the next value itself."""
+        self.differences = tuple((first, second) for first, second in differences)
+        """Pairs of names of entries."""
+        self.difference_inputs = torch.tensor([self._entries(pair) for pair in self.differences], dtype=torch.long).reshape(-1, 2)
+        """(nd, 2) entries of x that enter the features as the first less the second."""
         inputs = sum(1 for *_, model_input in self.quaternions if model_input)
-        self.nf = len(linear_inputs) + 2 * len(angle_inputs) + 9 * inputs
+        self.nf = len(linear_inputs) + 2 * len(angle_inputs) + 9 * inputs + len(self.differences)
         self.output_names = tuple(name for name, keep in zip(self._tangent_names(), self._predicted_mask(), strict=True) if keep)
 
     @property
@@ -172,12 +181,14 @@ class StateSpace:
         return y
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the model's input (..., nf): linear entries, sines, cosines, then rotation matrices row by row."""
+        """Return the model's input (..., nf): linear entries, sines, cosines, rotation matrices row by row, then differences."""
         parts = [x[..., self.linear_inputs]]
         if len(self.angle_inputs):
             angles = x[..., self.angle_inputs]
             parts += [torch.sin(angles), torch.cos(angles)]
         parts += [rotation_matrix(x[..., start:start + 4]).flatten(-2) for start, _, _, use in self.quaternions if use]
+        if self.differences:
+            parts.append(x[..., self.difference_inputs[:, 0]] - x[..., self.difference_inputs[:, 1]])
         return torch.cat(parts, dim=-1)
 
     def target(self, x: Tensor, x_next: Tensor) -> Tensor:
@@ -200,11 +211,12 @@ class StateSpace:
     def bounds_around(self, x: Tensor, beyond: float) -> tuple[Tensor, Tensor]:
         """Return the smallest and largest values (nx,) float32 of states x (n, nx), moved apart by `beyond` times their distance.
 
-        Only what the model both reads as a plain number and predicts is bounded; angles turn, and what is not read cannot go
-        wrong: these may go anywhere.
+        Only what the model both reads as a plain number, by itself or in a difference, and predicts is bounded; angles turn, and
+        what is not read cannot go wrong: these may go anywhere.
         """
         smallest, largest = self.unbounded()
-        bounded = self.linear_inputs[torch.isin(self.linear_inputs, self.output_states)]
+        read = torch.cat([self.linear_inputs, self.difference_inputs.flatten()]).unique()
+        bounded = read[torch.isin(read, self.output_states)]
         low, high = x[:, bounded].aminmax(dim=0)
         smallest[bounded] = (low - beyond * (high - low)).float()
         largest[bounded] = (high + beyond * (high - low)).float()
@@ -213,6 +225,17 @@ class StateSpace:
     def unbounded(self) -> tuple[Tensor, Tensor]:
         """Return bounds (nx,) float32 that hold nothing back."""
         return torch.full((self.nx,), -torch.inf), torch.full((self.nx,), torch.inf)
+
+    def _entries(self, difference: tuple[str, str]) -> tuple[int, int]:
+        """Return the entries of x that a difference is of."""
+        plain = {name for channel in self.channels if channel.kind is Kind.LINEAR for name in channel.names}
+        for name in difference:
+            if name not in self.names:
+                raise UnknownNameError("entry of the state", name, self.names)
+        if len(set(difference)) != 2 or not plain.issuperset(difference):
+            raise ConfigurationError(f"StateSpace: a difference is of two entries, none of an angle or a rotation, got {difference}")
+        first, second = difference
+        return self.names.index(first), self.names.index(second)
 
     def _absolute_states(self) -> Tensor:
         return self.output_states[self.absolute_outputs[self.output_entries]]
@@ -230,15 +253,16 @@ class StateSpace:
         kept = set(self.output_tangents.tolist())
         return [i in kept for i in range(self.ndx)]
 
-    def to_json(self) -> list[dict]:
-        """Return the channels as plain JSON values; `StateSpace.from_json` reads them back."""
-        return [{"source": c.source, "names": list(c.names), "indices": list(c.indices), "kind": str(c.kind), "target": str(c.target),
-                 "model_input": c.model_input} for c in self.channels]
+    def to_json(self) -> dict:
+        """Return the space as plain JSON values; `StateSpace.from_json` reads them back."""
+        channels = [{"source": c.source, "names": list(c.names), "indices": list(c.indices), "kind": str(c.kind), "target": str(c.target),
+                     "model_input": c.model_input} for c in self.channels]
+        return {"channels": channels, "differences": [list(pair) for pair in self.differences]}
 
     @classmethod
-    def from_json(cls, channels: list[dict]) -> StateSpace:
+    def from_json(cls, values: dict) -> StateSpace:
         """Return the space that `to_json` described."""
-        return cls([Channel(**channel) for channel in channels])
+        return cls([Channel(**channel) for channel in values["channels"]], values["differences"])
 
 
 def _broadcast_leading(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

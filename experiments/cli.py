@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from experiments.arm_cli import Check, Deploy, Twin
 from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 
@@ -24,12 +26,13 @@ Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(
 
 @dataclass(frozen=True)
 class List:
-    """Show what there is by name: tasks of every engine, models, planners, algorithms.
+    """Show what there is by name: tasks of every engine, models, planners, algorithms, arms that can be driven.
 
     Examples: `reflexarc list`, `reflexarc list tasks --engine pybullet`, `reflexarc list planners`.
     """
 
-    what: tyro.conf.Positional[Literal["all", "tasks", "models", "planners", "propagations", "risks", "algorithms", "benchmarks"]] = "all"
+    what: tyro.conf.Positional[Literal["all", "tasks", "models", "planners", "propagations", "risks", "algorithms", "benchmarks",
+                                         "robots"]] = "all"
     """What to show."""
     engine: Literal["any", "mujoco", "dm_control", "gymnasium", "pybullet"] = "any"
     """Only tasks of this engine (mujoco: our own)."""
@@ -257,15 +260,27 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Twin, tyro.conf.subcommand("twin")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Deploy, tyro.conf.subcommand("deploy")]
 )
+
+
+def _parse(arguments: list[str]) -> Command:
+    """Return the command that `arguments` ask for; what the command `twin` does not know is the twin's own."""
+    parse = partial(tyro.cli, Command, prog="reflexarc", args=arguments, config=(tyro.conf.OmitArgPrefixes,),
+                    description="Learn how a robot moves, plan through what you learned, keep what it lived through.")
+    if arguments[:1] != ["twin"]:
+        return parse()
+    command, further = parse(return_unknown_args=True)
+    return replace(command, further=tuple(further))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 a bar was missed or a computation failed, 2 the user's mistake, 130 stopped,
     143 told to end (SIGTERM) while learning."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    command = tyro.cli(Command, prog="reflexarc", args=arguments, config=(tyro.conf.OmitArgPrefixes,),
-                       description="Learn how a robot moves, plan through what you learned, keep what it lived through.")
+    command = _parse(sys.argv[1:] if arguments is None else arguments)
     try:
         code = command.run()
     except UserError as error:

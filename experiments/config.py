@@ -129,6 +129,7 @@ def settings_for(task: str, episode_steps: int, control_dt: float = 0.04) -> Run
     return general
 
 
+Config = typing.TypeVar("Config")
 _SEARCHES: dict[str, type[SamplingConfig]] = {kind.__name__: kind for kind in (SamplingConfig, CEMConfig, ICEMConfig, MPPIConfig)}
 
 
@@ -165,6 +166,11 @@ def run_config_from_json(values: object) -> RunConfig:
         return typing.cast(RunConfig, _read(RunConfig, values, {"search": search}, "config"))
     except KeyError as error:
         raise VersionError(f"config: the entry {error} is missing; it was written by another version of Reflexarc") from error
+
+
+def read_config(kind: type[Config], values: object) -> Config:
+    """Return the dataclass `kind` that `to_json` described; VersionError as `run_config_from_json`."""
+    return typing.cast(Config, _read(kind, values, {}, "config"))
 
 
 def _read(kind: type, values: object, overrides: dict[str, type], where: str) -> object:

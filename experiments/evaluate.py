@@ -11,17 +11,16 @@ from rich.progress import track
 from rich.table import Table
 
 from dynamics.matmul import enable_fast_float32
-from dynamics.neural_ensemble import FitReport
 from episodes.episode import Episode
 from episodes.store import EpisodeStore
 from experiments.build import build_run
 from experiments.config import RunConfig
+from experiments.quiet import Quiet
 from experiments.run_directory import RunDirectory
-from policies.episode_loop import EpisodeSource, Recording, run_episode
+from policies.episode_loop import EpisodeSource, run_episode
 from policies.model_based import Learner
 from policies.policy import Policy
 from policies.simple import RandomPolicy
-from policies.trial import TrialRecord
 from robots.errors import ConfigurationError, StoreError
 from sim.catalog import make_task
 
@@ -39,20 +38,6 @@ class Evaluation:
     steps: list[int]
     plan_milliseconds: list[float | None]
     """Median planning time of every episode [ms]."""
-
-
-class _Silent:
-    """Listens and says nothing."""
-
-    def trial_started(self, trial: int, provenance: str, steps: int) -> None: ...
-
-    def fitting(self, trial: int) -> None: ...
-
-    def fitted(self, trial: int, report: FitReport) -> None: ...
-
-    def stepped(self, trial: int, recording: Recording) -> None: ...
-
-    def trial_finished(self, record: TrialRecord, episode: Episode) -> None: ...
 
 
 def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed: int, mode: str | None, keep: Path | None,
@@ -82,7 +67,7 @@ def evaluate(task_name: str, policy: str, episodes: int, steps: int | None, seed
         checkpoint = run.load()
         if checkpoint is None:
             raise StoreError(f"{policy}: this run has no checkpoint yet; go on with it first: reflexarc resume {policy}")
-        with build_run(run.config, run.store(), _Silent(), threads) as built:
+        with build_run(run.config, run.store(), Quiet(), threads) as built:
             built.learner.restore(checkpoint.tensors, checkpoint.records)
             if built.learner.model.fits == 0:
                 raise StoreError(f"{policy}: its model was never fitted; go on with it first: reflexarc resume {policy}")

@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from dynamics.catalog import MODELS
 from dynamics.propagation import PROPAGATIONS
+from experiments.arm_robots import robot_summaries
 from experiments.bench.catalog import summaries
 from experiments.progress import make_console
 from planners.catalog import PLANNERS
@@ -25,6 +26,7 @@ def print_listing(what: str, engine: str | None) -> None:
         "propagations": {name: _first_line(kind.__doc__) for name, kind in PROPAGATIONS.items()},
         "risks": dict.fromkeys(RISKS, ""),
         "benchmarks": summaries(),
+        "robots": robot_summaries(),
     }
     console = make_console()
     if what in ("all", "tasks"):

@@ -81,6 +81,7 @@ class BridgeClient:
         self._number, self._stops = (0, 0) if wish is None else (int(wish["number"]), int(wish["stops"]))
         action = self.channels.action.read().value
         self._sequence = 0 if action is None else int(action["sequence"])
+        self._telling = threading.Lock()
 
     def state(self) -> ArmState:
         """Return the newest state; HardwareError where the bridge has not measured anything yet."""
@@ -112,6 +113,7 @@ class BridgeClient:
                     raise HardwareError(value["text"].item().decode(errors="replace"))
                 return
             time.sleep(0.001)
+        self._tell("", "")  # withdrawn: it must not be obeyed later, when nobody expects it any more
         raise HardwareError(f"the bridge did not answer to {verb!r} within {timeout:.0f} s")
 
     def press_stop(self, why: str = "") -> None:
@@ -120,10 +122,11 @@ class BridgeClient:
         self._tell("", why)
 
     def _tell(self, verb: str, text: str) -> None:
-        record = self.channels.wishes[self.desk].record
-        record["number"], record["stops"] = self._number, self._stops
-        record["verb"], record["text"] = verb.encode()[:24], cut(text, TEXT_BYTES)
-        self.channels.wishes[self.desk].publish(time.monotonic_ns())
+        with self._telling:  # a stop is pressed from another thread while a wish is under way
+            record = self.channels.wishes[self.desk].record
+            record["number"], record["stops"] = self._number, self._stops
+            record["verb"], record["text"] = verb.encode()[:24], cut(text, TEXT_BYTES)
+            self.channels.wishes[self.desk].publish(time.monotonic_ns())
 
     def act(self, command: Command, spec: str, generation: int, speed: float = 1.0) -> int:
         """Publish an action for the robot whose spec's fingerprint is `spec`, made in stop generation `generation`; returns its number."""

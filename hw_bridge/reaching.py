@@ -26,7 +26,7 @@ class ReachingConfig:
 
     period: float = 0.1
     """Control period [s]."""
-    offset: float = 0.15
+    offset: float = 0.08
     """A command holds every joint at most so far from where it is now [rad]."""
     room: float = 0.7
     """No joint is told to go further than this from its home [rad]; the last joint, which only turns the tool, included."""
@@ -45,11 +45,14 @@ class ReachingConfig:
 
 
 def reaching_state_space(arm: Arm) -> StateSpace:
-    """Return [q (nv), goal (3), dq (nv)]: positions [rad], the goal in the base frame [m], velocities [rad/s]."""
+    """Return [q (nv), goal (3), dq (nv), lag (nv)]: positions [rad], the goal in the base frame [m], velocities [rad/s], and how far
+    what the arm is pulled to lies before it [rad]: without it the state would not tell where a soft arm goes next.
+    """
     names, every = arm.spec.joint_names, tuple(range(arm.spec.nv))
     return StateSpace([Channel("q", names, every),
                        Channel("goal", ("goal_x", "goal_y", "goal_z"), (0, 1, 2), target=Target.CONSTANT, model_input=False),
-                       Channel("dq", tuple(f"{name}_rate" for name in names), every)])
+                       Channel("dq", tuple(f"{name}_rate" for name in names), every),
+                       Channel("lag", tuple(f"{name}_lag" for name in names), every, target=Target.ABSOLUTE)])
 
 
 class ReachingCost(Cost):
@@ -67,7 +70,7 @@ class ReachingCost(Cost):
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"distance": self.terminal(x), "command": self._command_weight * u.square().sum(-1),
-                "speed": self._speed_weight * x[..., self._nv + 3 :].square().sum(-1)}
+                "speed": self._speed_weight * x[..., self._nv + 3 : 2 * self._nv + 3].square().sum(-1)}
 
     def terminal(self, x: Tensor) -> Tensor:
         square = (10.0 * self.distance(x)).square()
@@ -120,4 +123,4 @@ class ReachingRobot:
 
     def _seen(self, observation: Observation) -> Observation:
         self._q = observation.q
-        return replace(observation, extra={"goal": self._goal})
+        return replace(observation, extra={"goal": self._goal, "lag": observation.extra["reference"] - observation.q})

@@ -13,14 +13,12 @@ from hw_bridge.realtime.privileges import threads_before_others
 from hw_bridge.realtime.schedule import Schedule
 from hw_bridge.recorder.log_row import MODE_CODES, NO_MODE, VENDOR_CODES, Level
 from hw_bridge.recorder.recorder import Recorder
-from hw_bridge.safety.rules import Rule, State
+from hw_bridge.safety.rules import HARMLESS, State
 from hw_bridge.safety.supervisor import Action, Outcome, SafetyRefusal, Supervisor
 from robots.errors import HardwareError
 
 _MODES = {code: mode for mode, code in MODE_CODES.items()}
 _STATUS_SECONDS = 0.1
-_HARMLESS = Rule.BLEND | Rule.UNCERTAIN | Rule.ACCELERATION
-"""Not interventions: what starts gently, what the policy asked for, and targets that are rounded off."""
 _LEVELS = {State.FAULT: Level.ERROR, State.ESTOP: Level.FATAL, State.HOLD: Level.WARNING}
 
 
@@ -217,7 +215,7 @@ class ServoLoop:
     def _tell(self, now_ns: int, wake_ns: int, outcome: Outcome, action: Action | None) -> None:
         supervisor, schedule = self.supervisor, self.schedule
         m, nothing = supervisor.measured, self._nothing
-        if outcome.rules and outcome.rules & ~_HARMLESS:
+        if outcome.rules and outcome.rules & ~HARMLESS:
             self._interventions += 1
         if m is None:
             return

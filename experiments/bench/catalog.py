@@ -14,6 +14,7 @@ from experiments.bench.loop import bench_loop
 from experiments.bench.memory import bench_memory
 from experiments.bench.plan_ensemble import bench_plan_ensemble
 from experiments.bench.ranking import bench_ranking
+from experiments.bench.reach_circle import bench_reach_circle
 from experiments.bench.render import bench_render
 from experiments.bench.result import Benchmark
 from experiments.progress import make_console
@@ -27,6 +28,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": Benchmark("a run of 100 trials: largest resident memory", bench_memory),
     "plan-ensemble": Benchmark("a PETS plan: seconds beside mbrl-lib's, and share of the processor's peak", bench_plan_ensemble),
     "ranking": Benchmark("how well few particles with common random numbers rank plans, and what the plans so found cost", bench_ranking),
+    "reach-circle": Benchmark("an arm's twin learns to reach, is loaded, and is retrained: final errors on unseen goals",
+                              bench_reach_circle),
     "render": Benchmark("pictures a second of the half-cheetah: 64x64 for training, beside MuJoCo's own renderer", bench_render),
 }
 

@@ -56,7 +56,7 @@ _BOARD_DTYPE = np.dtype([("q", "<f8", (6,)), ("dq", "<f8", (6,)), ("tau", "<f8",
 
 
 def bench_loop(console: Console, seeds: int, threads: int | None) -> BenchResult:
-    """Return lateness and costs, each in a fresh process that has what the system allows, beside one that multiplies matrices.
+    """Return lateness and costs, in a process that has what the system allows, beside one that multiplies matrices.
 
     cyclictest (package rt-tests) runs in the same conditions, after our loop; where it is not installed nothing is compared.
     A piece by itself is repeated without a pause; in the loop it runs once a period, on caches that others have filled meanwhile,
@@ -64,10 +64,10 @@ def bench_loop(console: Console, seeds: int, threads: int | None) -> BenchResult
     """
     rows: list[tuple[Cell, ...]] = []
     bars: list[Bar] = []
-    with _busy_planner():
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process, _busy_planner(process):
         for rate in RATES:
             console.print(f"a loop at {rate} Hz for {SECONDS:.0f} s, and cyclictest")
-            ours, refused = _apart(_lateness, rate, SECONDS)
+            ours, refused = process.submit(_lateness, rate, SECONDS).result()
             rows.append((f"wake-up, {rate} Hz", "our loop", *ours))
             bars.append(Bar(f"lateness at {rate} Hz, p99", ours[1], LATENESS_BAR_US, at_least=False, unit="us"))
             theirs = _cyclictest(rate, SECONDS)
@@ -77,8 +77,8 @@ def bench_loop(console: Console, seeds: int, threads: int | None) -> BenchResult
                 rows.append((f"wake-up, {rate} Hz", "cyclictest", *theirs, None))
                 bars.append(Bar(f"lateness over cyclictest's at {rate} Hz, p99", ours[1] - theirs[1], 0.0, at_least=False, unit="us"))
         console.print(f"the pieces of a period, and {SECONDS:.0f} s of them in a loop with the recorder")
-        alone = _apart(_pieces_alone)
-        inside, log_words, lost = _apart(_pieces_in_the_loop, SECONDS)
+        alone = process.submit(_pieces_alone).result()
+        inside, log_words, lost = process.submit(_pieces_in_the_loop, SECONDS).result()
     for words in refused:
         console.print(f"not allowed here: {words}")
     console.print(log_words)
@@ -92,21 +92,21 @@ def bench_loop(console: Console, seeds: int, threads: int | None) -> BenchResult
 
 
 @contextmanager
-def _busy_planner() -> Iterator[None]:
-    """Let a process multiply matrices on all cores, as a planner does."""
+def _busy_planner(measuring: ProcessPoolExecutor) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process multiply matrices on all cores, as a planner does, once the one that measures has loaded what it needs."""
+    measuring.submit(_loaded).result()
     process = subprocess.Popen([sys.executable, "-c", _BUSY], stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        yield
+        yield process
     finally:
         process.kill()
         process.communicate()
 
 
-def _apart(work: object, *arguments: object) -> object:
-    """Return what `work` returns in a fresh process."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        return process.submit(work, *arguments).result()
+def _loaded() -> bool:
+    """Return True, from a process that has imported this module."""
+    return True
 
 
 def _lateness(rate: int, seconds: float) -> tuple[tuple[float, float, float, int], tuple[str, ...]]:

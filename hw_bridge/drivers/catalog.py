@@ -35,6 +35,22 @@ def _so101(address: str, options: Mapping[str, str]) -> Driver:
     return FeetechDriver(so101(), address, Calibration.load(_needed(options, "calibration", "so101")))
 
 
+def _dynamixel_arm(address: str, options: Mapping[str, str]) -> Driver:
+    from hw_bridge.calibration import Calibration
+    from hw_bridge.drivers.dynamixel import DynamixelDriver
+    from robots.arms.dynamixel_arm import dynamixel_arm
+
+    return DynamixelDriver(dynamixel_arm(), address, Calibration.load(_needed(options, "calibration", "dynamixel-arm")))
+
+
+def _panda(address: str, options: Mapping[str, str]) -> Driver:
+    from hw_bridge.drivers.franka import FrankaArm
+    from hw_bridge.drivers.franka_client import FrankaConfig
+    from robots.arms.panda import panda
+
+    return FrankaArm(panda(), FrankaConfig(address))
+
+
 def _needed(options: Mapping[str, str], name: str, robot: str) -> str:
     if name not in options:
         raise ConfigurationError(f"robot {robot!r} needs the option {name!r}")
@@ -44,6 +60,8 @@ def _needed(options: Mapping[str, str], name: str, robot: str) -> str:
 DRIVERS: Mapping[str, DriverEntry] = {
     "ur5e": DriverEntry(_ur5e, "the controller's IP address, such as 192.168.0.10", "ur5e"),
     "so101": DriverEntry(_so101, "the serial port, such as /dev/ttyACM0", "so101"),
+    "dynamixel-arm": DriverEntry(_dynamixel_arm, "the serial port, such as /dev/ttyUSB0", "dynamixel-arm"),
+    "panda": DriverEntry(_panda, "the controller's FCI address, such as 172.16.0.2", "panda"),
 }
 
 

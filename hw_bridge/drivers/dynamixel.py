@@ -41,6 +41,7 @@ _WATCHDOG_UNIT_S = 0.02
 _TRIPPED = 0xFF
 _PATIENCE_S = 1.0
 _REBOOT_S = 0.4
+_SWITCH_S = 0.2
 _LATCHED = 4 | 8 | 16 | 32
 _OVERLOAD = 32
 _WORDS = {1: "supply voltage out of range", 4: "too hot", 8: "encoder fault", 16: "electrical shock or weak supply", 32: "overload"}
@@ -165,7 +166,7 @@ class DynamixelDriver:
         """Switch the servos to `mode`, holding the arm: still in position and velocity mode, and by the weight of its model (without a
         payload) in torque mode. A change of the servos' mode needs torque off for less than a millisecond.
         """
-        self.arm.spec.command(mode)
+        mode = self.arm.spec.command(mode).mode
         if mode is CommandMode.JOINT_TORQUE and not np.isfinite(self._torque_scale).all():
             raise HardwareError("a servo of this arm measures no current (XL430): it takes no torques; use positions or velocities")
         self._refresh()
@@ -192,10 +193,13 @@ class DynamixelDriver:
                 port.sync_write(_PROFILE, 8, [byte for number in ids for byte in (number, *[0] * 8)])
             port.sync_write(_TORQUE, 1, [byte for number in ids for byte in (number, 1)])
             self._send(mode, self._rest(mode))
+            ready = all(port.octets(number, _MODE, 1)[0] == operating and port.octets(number, _TORQUE, 1)[0] == 1 for number in ids)
+            # Set and checked in one packet each: servos asked one by one might trip while the others are asked.
             port.sync_write(_WATCHDOG, 1, [byte for number in ids for byte in (number, self._watchdog)])
-            if all(port.octets(number, _MODE, 1)[0] == operating and port.octets(number, _TORQUE, 1)[0] == 1
-                   and port.octets(number, _WATCHDOG, 1)[0] == self._watchdog for number in ids):
-                self._dog, self._torque_on = [self._watchdog] * len(ids), [True] * len(ids)
+            self._dog = [0] * len(ids)
+            port.sync_read(_WATCHDOG, 1, ids, _SWITCH_S, self._take_check)
+            if ready and self._dog == [self._watchdog] * len(ids):
+                self._torque_on = [True] * len(ids)
                 return
             self._refresh()
         raise HardwareError(f"the servos on {self.device} do not go into {mode} mode: check wire and supply")
@@ -308,7 +312,8 @@ class DynamixelDriver:
         if self._mode is not CommandMode.JOINT_POSITION:
             self._refresh()
             self._switch(CommandMode.JOINT_POSITION)
-        port.sync_write(_WATCHDOG, 1, [byte for number in self._ids for byte in (number, 0)])
+        for number in self._ids:
+            port.write(number, _WATCHDOG, 0)
         self._mode = None
 
     def stop(self) -> None:

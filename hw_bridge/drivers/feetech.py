@@ -7,6 +7,7 @@ estimate: current times a torque constant, with the sign of the load; friction o
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
-from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags
+from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags, way_back
 from robots.arms.arm import Arm
 from robots.command import CommandMode
 from robots.errors import ConfigurationError, HardwareError, MissingExtraError, NonFiniteError
@@ -97,6 +98,8 @@ class FeetechDriver:
         self._port: ServoPort | None = None
         self._begun = False
         self._q, self._dq, self._tau = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+        self._goal = self._q
+        """(n,) what the servos were last told [rad]."""
         self._status, self._limit = [0] * n, [_MARK] * n
         self._tags = Tags(n, _WINDOW)
 
@@ -170,7 +173,7 @@ class FeetechDriver:
         unset = [name for name, limit in zip(self.arm.spec.joint_names, self._limit, strict=True) if limit != _MARK]
         if unset:
             raise HardwareError(f"{', '.join(unset)}: did not take the settings for servoing; check the wire and try again")
-        self._begun = True
+        self._begun, self._goal = True, self._q.copy()
 
     def read(self) -> Measurement:
         size = self._tags.ask()
@@ -224,6 +227,7 @@ class FeetechDriver:
             goal = self._magnitude(int(step))
             goals[3 * i + 1], goals[3 * i + 2] = goal & 0xFF, goal >> 8
         self._wire().sync_write(_GOAL, 2, goals)
+        self._goal = values.copy()
 
     @staticmethod
     def _magnitude(steps: int) -> int:
@@ -237,14 +241,15 @@ class FeetechDriver:
         self._begun = False
 
     def stop(self) -> None:
-        """Make every servo's goal the place where it was last seen. Nothing is sent where servoing has not begun: a goal would switch
-        torque on.
+        """Lead every servo's goal back to where it was last seen, no faster than the arm's limits and within 0.1 s. Nothing is sent where
+        servoing has not begun: a goal would switch torque on.
         """
         if self._begun and self._port is not None and np.isfinite(self._q).all():
-            try:
-                self.write(self._q)
-            except Exception:  # whatever it is, the supervisor's fault state has it already
-                return
+            period = self.arm.spec.control_dt
+            with contextlib.suppress(Exception):  # whatever it is, the supervisor's fault state has it already
+                for goal in way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * period):
+                    self.write(goal)
+                    time.sleep(period)
 
     def clear_fault(self) -> None:
         """Release latched overloads without letting the arm drop: the goal becomes where it stands, then torque is enabled anew."""

@@ -38,12 +38,15 @@ UNFILTERED_HZ = 1000.0
 """libfranka's cut-off frequency from which on it does not filter."""
 TORQUE_STEP = 1.0
 """What the native loop lets a torque change in one ms [N·m]: the arm's own limit of 1000 N·m/s."""
+TASKS = "/proc/self/task"
 IDLE_READ_S = 0.004
 """Pause between two reads while the arm stands idle [s]."""
 LOST_S = 0.1
 """Without a new state for this long the arm counts as lost [s]."""
 REACH = 0.1
 """How far the position that velocities add up to may run ahead of the arm [rad]."""
+SILENCE_S = 0.05
+"""A velocity counts for at most this long when the next comes later [s]."""
 STOP_WAIT_S = 0.3
 RECOVERY_S = 1.0
 RETRY_S = 0.1
@@ -70,15 +73,15 @@ class FrankaArm:
         self._written = 0
         self._bus_errors, self._words = 0, ""
         self._device_ms = -1
-        nothing = np.full(7, np.nan)
-        self._newest = Measurement(0, float("nan"), nothing, nothing, nothing, VendorState.LOST)
+        self._newest = _unheard()
         self._reader: threading.Thread | None = None
         self._open = False
+        self._loop_threads: list[int] = []
 
     def connect(self) -> ArmIdentity:
         """Take the arm's control interface and refuse another model, another protocol, a second client, a pose outside the limits."""
         config, limits = self.config, self.arm.spec.limits
-        self._robot = self._patient.connect()
+        self._robot, self._newest = self._patient.connect(), _unheard()
         found = ET.fromstring(self._robot.model_urdf).get("name", "")
         if not found.startswith(self.arm.spec.name):
             self.close()
@@ -93,8 +96,11 @@ class FrankaArm:
         deadline = time.monotonic() + config.timeout_s
         while self._newest.received_ns == 0 and time.monotonic() < deadline:
             time.sleep(0.002)
-        newest = self.read()
-        q = newest.q
+        if self._newest.received_ns == 0:
+            self.close()
+            words = self._words or "is a firewall in the way of UDP?"
+            raise HardwareError(f"the arm at {config.address} took the connection and sends no states: {words}")
+        q = self._newest.q
         for i in np.flatnonzero(~((q >= limits.position_min) & (q <= limits.position_max))):
             self.close()
             raise HardwareError(f"{self.arm.spec.joint_names[i]} stands at {q[i]:.3f} rad, outside {limits.position_min[i]:.3f} to "
@@ -136,6 +142,7 @@ class FrankaArm:
         newest = self._newest
         age = 1e-9 * (time.monotonic_ns() - newest.received_ns)
         if age > LOST_S:
+            self._calm()
             return replace(newest, state=VendorState.LOST, fault=self._words or f"no state for {age:.2f} s", bus_errors=self._bus_errors)
         if self._mode is not None and not running:
             self._reap()
@@ -155,7 +162,7 @@ class FrankaArm:
             if mode is CommandMode.JOINT_TORQUE:
                 motion.set_torque(values)
             elif mode is CommandMode.JOINT_VELOCITY:
-                step = values * min(elapsed, 2 * self.arm.spec.control_dt)
+                step = values * min(elapsed, SILENCE_S)
                 q = self._newest.q
                 self._reference = np.minimum(np.maximum(self._reference + step, q - REACH), q + REACH)
                 motion.set_reference(self._client.JointReference(q=self._reference, dq=values))
@@ -191,16 +198,21 @@ class FrankaArm:
         deadline = time.monotonic() + self.config.timeout_s
         self._motion = self._mode = None
         if self._robot is not None:
+            if self._robot.is_in_control:
+                self.stop()
             self._reap()
-        while self._robot is None or self.read().state is VendorState.LOST:
-            self.close()
+        while True:
             try:
-                self.connect()
-            except HardwareError:
-                if time.monotonic() > deadline:
+                if self._robot is None or self.read().state is VendorState.LOST:
+                    self.close()
+                    self.connect()
+                self._patient.call("recover from errors", lambda: self._robot.recover_from_errors())  # its result is a state too early
+                break
+            except HardwareError as error:
+                if isinstance(error.__cause__, self._client.CommandException) or time.monotonic() > deadline:
                     raise
+                self.close()
                 time.sleep(RETRY_S)
-        self._patient.call("recover from errors", lambda: self._robot.recover_from_errors())  # its result is a state too early
         deadline = time.monotonic() + RECOVERY_S
         while (newest := self.read()).state is not VendorState.READY:
             if time.monotonic() > deadline:
@@ -214,6 +226,7 @@ class FrankaArm:
         atexit.unregister(self.close)
         if robot is None:
             return
+        self._calm()
         if self._newest.state is not VendorState.LOST:
             self.end()
         if self._reader is not None:
@@ -233,7 +246,17 @@ class FrankaArm:
         if self.config.loop_priority:
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self.config.loop_priority))
+        before = set(os.listdir(TASKS))
         self._robot.move(motion, asynchronous=True, cutoff_frequency=UNFILTERED_HZ)
+        self._loop_threads = [int(task) for task in set(os.listdir(TASKS)) - before]
+
+    def _calm(self) -> None:
+        """Take real-time scheduling from the native loop: once the wire is dead libfranka may spin in it for ever."""
+        for thread in self._loop_threads:
+            with contextlib.suppress(OSError):
+                if os.sched_getscheduler(thread) == os.SCHED_FIFO:
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+        self._loop_threads = []
 
     def _read_while_idle(self) -> None:
         """Keep the newest state fresh while no motion runs: reading then waits for the next packet, up to a second if none comes."""
@@ -275,3 +298,7 @@ class FrankaArm:
         if isinstance(error, (self._client.NetworkException, self._client.ProtocolException)):
             self._bus_errors += 1
 
+
+def _unheard() -> Measurement:
+    nothing = np.full(7, np.nan)
+    return Measurement(0, float("nan"), nothing, nothing, nothing, VendorState.LOST)

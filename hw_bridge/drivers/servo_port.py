@@ -16,7 +16,7 @@ Packet = list[int]
 
 _WIRE_ERRORS = (OSError, termios.error, TypeError)
 """What pyserial raises where a device vanishes or is closed under it."""
-_TRIES = 3
+_TRIES = 8
 _QUIET_S = 0.05
 _POLL_S = 0.0005
 
@@ -98,17 +98,19 @@ class ServoPort:
                 raise self._failed(error) from error
             if answer[-2] == self._sdk.COMM_SUCCESS and (size is None or len(answer[0]) == size):
                 return answer
-            time.sleep(_QUIET_S * (1 + k))
+            time.sleep(_QUIET_S * min(1 + k, 4))
         raise HardwareError(f"servo {number} on {self.device} does not answer: {self.packets.getTxRxResult(answer[-2])}")
 
     def models(self, ids: list[int]) -> dict[int, int]:
         """Return the model number of every servo that answers, by id."""
         found: dict[int, int] = {}
-        for _ in range(_TRIES):
+        for k in range(_TRIES):
             for number in ids:
                 if number not in found:
                     with contextlib.suppress(HardwareError):
                         found[number] = self.asked(self.packets.ping, number, tries=1)[0]
+            if len(found) == len(ids) or (k > 0 and not found):
+                break
         return found
 
     def octets(self, number: int, address: int, size: int) -> list[int]:
@@ -163,6 +165,16 @@ class ServoPort:
 
 def _nothing() -> None:
     return
+
+
+def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray, count: int = 10) -> Iterator[np.ndarray]:
+    """Yield at most `count` goals (n,) [rad] on the way from `goal` to `seen`, no joint further than `step` (n,) from the one before.
+
+    A goal that jumped back to where an arm was seen would throw it: it lags behind, and its encoder may lie.
+    """
+    while count and (goal != seen).any():
+        goal, count = np.clip(seen, goal - step, goal + step), count - 1
+        yield goal
 
 
 class Tags:

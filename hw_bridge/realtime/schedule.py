@@ -22,7 +22,7 @@ class ScheduleConfig:
 
     period_ns: int
     """[ns]"""
-    spin_ns: int = 100_000
+    spin_ns: int = 200_000
     """The loop sleeps until so long before its deadline and then watches the clock [ns]: longer than a sleep is late."""
     miss_ns: int | None = None
     """A period that begins later than this is a missed deadline [ns]; None: a tenth of the period."""

@@ -23,6 +23,8 @@ VECTORS = ("q", "dq", "tau", "action", "target", "written")
 of it for this period (interpolated); and the set-point that the supervisor let through. NaN where there was none."""
 EVENT_BYTES = 240
 """An event's words, in UTF-8."""
+FAREWELL = b"end\n"
+"""What a bridge that ends tells its recorder; one that was killed tells nothing."""
 
 
 class Level(IntEnum):

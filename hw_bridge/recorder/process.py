@@ -21,7 +21,7 @@ import tyro
 
 from hw_bridge.realtime.board import Board
 from hw_bridge.recorder.header import LogHeader
-from hw_bridge.recorder.log_row import EVENT_DTYPE, EventRing, Level, ServoRing, cut, event_row, servo_dtype
+from hw_bridge.recorder.log_row import EVENT_DTYPE, FAREWELL, EventRing, Level, ServoRing, cut, event_row, servo_dtype
 from hw_bridge.recorder.mcap_log import McapLog
 from hw_bridge.recorder.status import STATUS_DTYPE
 from robots.errors import ReflexarcError, StoreError
@@ -83,14 +83,19 @@ class Recording:
         """Put it on the disk and report; return whether that worked."""
         return self._try(self.log.flush)
 
-    def finish(self) -> bool:
-        """Write what is left and the footer; return whether that worked before the patience ended."""
+    def finish(self, farewell: bool) -> bool:
+        """Write what is left, words on a bridge that left without `farewell`, and the footer; return whether that worked before the
+        patience ended.
+        """
         ends = time.monotonic() + LAST_ATTEMPTS_S
         while not self.flush():
             if time.monotonic() > ends:
                 return False
             time.sleep(0.1)
         self.take()
+        if not farewell:
+            self.log.add_events(event_row(time.monotonic_ns(), 0, "recorder", "the bridge's process ended without a word: it was killed or "
+                                          "it crashed", Level.FATAL)[None])
         return self._try(self.log.finish, finished=True)
 
     def report(self, *, finished: bool = False, error: str = "") -> None:
@@ -143,7 +148,8 @@ def record(options: Options) -> int:
         if time.monotonic() - flushed >= options.flush_s:
             flushed = time.monotonic()
             recording.flush()
-    return 0 if recording.finish() else 1
+    farewell = ended[0] is not sys.stdin or sys.stdin.buffer.read(len(FAREWELL)) == FAREWELL
+    return 0 if recording.finish(farewell) else 1
 
 
 def _say(words: dict[str, object]) -> None:

@@ -16,7 +16,7 @@ from typing import Self
 
 from hw_bridge.realtime.board import Board
 from hw_bridge.recorder.header import LogHeader
-from hw_bridge.recorder.log_row import EVENT_DTYPE, EventRing, ServoRing, servo_dtype
+from hw_bridge.recorder.log_row import EVENT_DTYPE, FAREWELL, EventRing, ServoRing, servo_dtype
 from hw_bridge.recorder.status import STATUS_DTYPE, RecorderStatus
 from robots.errors import ConfigurationError, HardwareError, StoreError
 
@@ -97,6 +97,7 @@ class Recorder:
         if self.process.stdin.closed:
             return None
         with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(FAREWELL)
             self.process.stdin.close()
         try:
             self.process.wait(30.0)

@@ -79,3 +79,7 @@ class Rule(IntFlag):
     def words(self) -> str:
         """Return the names of the rules that fired, for people."""
         return ", ".join(rule.name.lower().replace("_", " ") for rule in Rule if rule and rule in self)
+
+
+HARMLESS = Rule.BLEND | Rule.UNCERTAIN | Rule.ACCELERATION
+"""Not interventions: what starts gently, what the policy asked for, and targets that are rounded off."""

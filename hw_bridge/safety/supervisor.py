@@ -130,9 +130,12 @@ class Supervisor:
     # What a person asks.
 
     def may_arm(self) -> Measurement:
-        """Return the newest measurement; SafetyRefusal unless the arm is heard, ready, at rest and where it may be."""
+        """Return the newest measurement; SafetyRefusal unless the arm is heard, without fault, at rest and where it may be.
+
+        Servos are not ready until servoing has begun, so that is not asked here but by `arm_motors`.
+        """
         self._expect("arm", State.IDLE)
-        m = self._ready("arm")
+        m = self._ready("arm", VendorState.NOT_READY)
         fast = float(np.abs(m.dq).max())
         if fast > self.config.rest_speed:
             raise SafetyRefusal(f"cannot arm: the arm moves, {fast:.3f} rad/s (at most {self.config.rest_speed}); wait until it is at rest")
@@ -147,8 +150,10 @@ class Supervisor:
         return m
 
     def arm_motors(self) -> None:
-        """IDLE to ARMED: hold the arm where it stands. SafetyRefusal as `may_arm`."""
-        self._points.anchor(self.may_arm())
+        """IDLE to ARMED: hold the arm where it stands. SafetyRefusal as `may_arm`, and where the controller takes no set-points."""
+        m = self.may_arm()
+        self._ready("arm")
+        self._points.anchor(m)
         self._stop_generation()
         self._enter(State.ARMED, "armed by a person")
 
@@ -191,10 +196,10 @@ class Supervisor:
             raise SafetyRefusal("cannot reset: the arm is still braking; ask again")
 
     def reset(self) -> None:
-        """FAULT or ESTOP to IDLE. SafetyRefusal unless the stop has ended and the arm is heard, ready and at rest."""
+        """FAULT or ESTOP to IDLE. SafetyRefusal unless the stop has ended and the arm is heard, without fault and at rest."""
         self.may_reset()
         self._watchdogs.reset()
-        m = self._ready("reset")
+        m = self._ready("reset", VendorState.NOT_READY)
         if float(np.abs(m.dq).max()) > self.config.rest_speed:
             raise SafetyRefusal("cannot reset: the arm still moves; wait until it is at rest")
         self._enter(State.IDLE, "reset by a person")
@@ -221,8 +226,10 @@ class Supervisor:
             rules |= Rule.GAP
             elapsed = 0.0
             self._points.freeze()
+            stood = f"our own loop stood still or its clock jumped: more than {self.config.gap_max * 1e3:.0f} ms"
+            words = f"{stood}; then {words}"
             if self.state in _WRITING:
-                self._stop(State.HOLD, f"our own loop stood still or its clock jumped: more than {self.config.gap_max * 1e3:.0f} ms")
+                self._stop(State.HOLD, stood)
         if self.state in _WRITING:
             if trouble and trouble & _GRAVE:
                 self._stop(State.FAULT, words)
@@ -349,15 +356,15 @@ class Supervisor:
             wanted = " or ".join(state.name for state in states)
             raise SafetyRefusal(f"cannot {verb}: the supervisor is in {self.state.name} ({self.cause}), expected {wanted}")
 
-    def _ready(self, verb: str) -> Measurement:
-        """Return the newest measurement; SafetyRefusal unless it is fresh and the controller ready."""
+    def _ready(self, verb: str, *also: VendorState) -> Measurement:
+        """Return the newest measurement; SafetyRefusal unless it is fresh and the controller ready, or in a state of `also`."""
         m = self._watchdogs.good
         if m is None:
             raise SafetyRefusal(f"cannot {verb}: nothing was measured yet")
         age = (self._now_ns - m.received_ns) * 1e-9
         if age > self.config.observation_age_max:
             raise SafetyRefusal(f"cannot {verb}: the newest measurement is {age * 1e3:.0f} ms old")
-        if m.state is not VendorState.READY:
+        if m.state is not VendorState.READY and m.state not in also:
             raise SafetyRefusal(f"cannot {verb}: the arm's controller says {m.state}: {m.fault or 'no words'}")
         return m
 

@@ -199,7 +199,10 @@ def main(config: PandaConfig) -> None:
     """Run the twin until SIGTERM."""
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    twin = PandaTwin(config)
+    try:
+        twin = PandaTwin(config)
+    except (ConfigurationError, OSError) as error:
+        raise SystemExit(f"twin panda at {config.address}:{PORT}: {error}") from error
     port = FaultPort(twin.actions(), port=config.fault_port)
     gc.collect()
     gc.freeze()

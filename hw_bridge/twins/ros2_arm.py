@@ -63,6 +63,9 @@ class Ros2ArmTwin:
         self.rejected = 0
         """Messages that a controller refused: wrong joints or length."""
         self.received = 0
+        self.overtaken = 0
+        """Messages that came twice or behind their successors: DDS drops them."""
+        self._last_sent = 0.0
         self._stuck: dict[int, float] = {}
         self._frozen: Time | None = None
         self._clock_step = 0.0
@@ -100,8 +103,11 @@ class Ros2ArmTwin:
 
     def _command(self, controller: str, message: JointTrajectory | Float64MultiArray) -> None:
         self.received += 1
-        sent = 1e-9 * message.sample_info.source_timestamp if hasattr(message, "sample_info") else time.time()
-        n = len(self.names)
+        sent = 1e-9 * message.sample_info.source_timestamp
+        if sent <= self._last_sent:
+            self.overtaken += 1
+            return
+        self._last_sent, n = sent, len(self.names)
         if controller == "trajectory":
             lengths = {len(point.positions) for point in message.points}
             if sorted(message.joint_names) != sorted(self.names) or lengths != {n}:
@@ -170,8 +176,11 @@ class Ros2ArmTwin:
     def _garble_command(self, item: tuple) -> tuple:
         controller, message = item
         if controller == "trajectory":
-            return controller, JointTrajectory(message.header, message.joint_names[:-1], message.points)
-        return controller, Float64MultiArray(message.layout, message.data[:-1])
+            broken = JointTrajectory(message.header, message.joint_names[:-1], message.points)
+        else:
+            broken = Float64MultiArray(message.layout, message.data[:-1])
+        broken.sample_info = message.sample_info
+        return controller, broken
 
     def truth(self) -> dict[str, object]:
         """Return what is really so, for the fault port."""
@@ -179,6 +188,7 @@ class Ros2ArmTwin:
             plant = self.plant
             return {"time": plant.time, "q": plant.q.tolist(), "dq": plant.dq.tolist(), "tau": plant.tau.tolist(),
                     "mode": "stopped" if plant.braked else self.mode, "received": self.received, "rejected": self.rejected,
+                    "overtaken": self.overtaken,
                     "limit_violations": plant.limit_violations(), "command_violations": list(self.audit.violations),
                     "command_violation_count": self.audit.count}
 

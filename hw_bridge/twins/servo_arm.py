@@ -119,10 +119,11 @@ class ServoArm(ABC):
             "delay": lambda ms: faults.put("delay_ms", ms), "jitter": lambda ms: faults.put("jitter_ms", ms),
             "loss": lambda share: faults.put("loss", share), "duplicate": lambda share: faults.put("duplicate", share),
             "reorder": lambda share: faults.put("reorder", share), "corrupt": lambda share: faults.put("corrupt", share),
-            "half_open": lambda: setattr(faults, "half_open", True),
-            "frozen_timestamp": lambda: setattr(self, "frozen", True), "stuck_encoder": self._locked(self._stick),
+            "half_open": lambda on=True: setattr(faults, "half_open", bool(on)),
+            "frozen_timestamp": lambda on=True: setattr(self, "frozen", bool(on)),
+            "by_hand": self._locked(lambda on=True: setattr(self.plant, "braked", bool(on))), "stuck_encoder": self._locked(self._stick),
             "protective_stop": self._locked(self._trip), "overload": self._locked(self._trip),
-            "emergency_stop": self._locked(lambda: setattr(self, "powered", False)),
+            "emergency_stop": self._locked(self._cut_power),
             "power_cycle": self._locked(self.boot), "clock_step": self.clock_step, "reset": self._locked(self.reset),
         }
 
@@ -145,6 +146,14 @@ class ServoArm(ABC):
     def _trip(self, joint: int = 1) -> None:
         self.trip(self._checked(joint))
 
+    def _cut_power(self, on: bool = True) -> None:
+        """Such arms have no emergency stop of their own: the button cuts their supply."""
+        if on:
+            self.powered = False
+        elif not self.powered:
+            self.powered = True
+            self.boot()
+
     def clock_step(self, s: float) -> str:
         """Step the servos' own clocks; in words where they have none."""
         return f"these servos tell no time: nothing to step by {s} s"
@@ -153,9 +162,7 @@ class ServoArm(ABC):
         """Take every fault off; power returns if it was off. What the servos latched stays latched."""
         self.bus.faults.heal()
         self.frozen, self.stuck, self.stuck_in_loop = False, {}, False
-        if not self.powered:
-            self.powered = True
-            self.boot()
+        self._cut_power(False)
 
     def reset(self, q: list[float] | None = None, hold: bool = True) -> None:
         """Begin again as a new arm at `q` (nv,) [rad], home where None: no faults, no payload, factory memory, nothing remembered;
@@ -166,7 +173,7 @@ class ServoArm(ABC):
         plant.data.qvel[:] = 0.0
         plant.set_payload(0.0)
         plant.velocity_peak[:] = 0.0
-        self.powered = True
+        plant.braked = False
         self.heal()
         self.bus.clear()
         self.factory()

@@ -18,9 +18,9 @@ def dynamixel_arm() -> Arm:
     """Return the arm. It stands for a class of arms: whoever has one measures and replaces lengths, masses and ranges.
 
     Velocities: two thirds of the XM430-W350's 4.8 rad/s without load at 12 V, and as much for the faster XL330s, whose short links need
-    no more. Torques: what the makers' curves keep up for long, some 55 % of stall (4.1 N·m and 0.52 N·m). 15 rad/s^2 costs the shoulder 0.8 N·m
-    with the arm stretched (0.05 kg·m^2) beside its 0.9 N·m of weight; the jerk gets there in 50 ms. Torque may go from nothing to its
-    limit in 50 ms. 100 Hz: reading six servos takes 1.5 ms of a 1 Mbaud wire and a set-point 0.4 ms, on USB a millisecond more each.
+    no more. Torques: what the servos keep up for long, some 55 % of stall (4.1 N·m and 0.52 N·m). 15 rad/s^2 costs the shoulder 0.8 N·m
+    with the arm stretched (0.05 kg·m^2), beside its 0.9 N·m of weight; the jerk gets there in 50 ms, and torque from nothing to its limit
+    too. 100 Hz: reading six servos takes 1.7 ms of a 1 Mbaud wire and a set-point 0.4 ms, on USB a millisecond more each.
     """
     n = len(JOINTS)
     low = np.array([-3.0, -1.8, -1.7, -3.0, -1.7, -3.0])

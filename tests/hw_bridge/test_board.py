@@ -95,15 +95,16 @@ def test_no_reader_sees_a_torn_value_while_a_process_writes_as_fast_as_it_can(re
     name = fresh()
     board = Board.create(name, DTYPE)
     writer = start_writer(name, "attach", request)
-    seen, ends = [], time.monotonic() + 1.5
-    while time.monotonic() < ends:
+    seen, last, patience = 0, 0, time.monotonic() + 30.0
+    while seen < 200:  # two that share a core see little of each other
+        assert time.monotonic() < patience
         value, stamp_ns, count = board.read()
         if value is not None:
             assert count == value["number"] and (value["values"] == count).all() and stamp_ns == 1000 * count
-            seen.append(count)
+            assert count >= last
+            seen, last = seen + (count > last), count
     end(writer)
     board.close()
-    assert len(set(seen)) > 100 and seen == sorted(seen)
 
 
 class Overtaking:

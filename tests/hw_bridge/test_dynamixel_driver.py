@@ -36,11 +36,24 @@ def twin(process):
 
 
 @pytest.fixture
-def driver(twin):
-    driver = DynamixelDriver(ARM, twin.ready["device"], calibration(twin), PATIENT)
+def build(twin):
+    """A maker of drivers that are closed whatever becomes of the test."""
+    built = []
+
+    def build(known=None, config=None):
+        built.append(DynamixelDriver(ARM, twin.ready["device"], known or calibration(twin), config))
+        return built[-1]
+
+    yield build
+    for driver in built:
+        driver.close()
+
+
+@pytest.fixture
+def driver(build):
+    driver = build(config=PATIENT)
     driver.connect()
-    yield driver
-    driver.close()
+    return driver
 
 
 def calibration(twin) -> Calibration:
@@ -68,15 +81,14 @@ def until(driver, holds, seconds=3.0):
     raise AssertionError(f"in vain: {measured}")
 
 
-def test_it_knows_the_arm_and_moves_nothing(twin):
+def test_it_knows_the_arm_and_moves_nothing(twin, build):
     twin.fault("reset", hold=False)
-    driver = DynamixelDriver(ARM, twin.ready["device"], calibration(twin))
+    driver = build()
     assert "XM430-W350" in driver.connect().model
     assert np.isnan(until(driver, lambda m: m.state is VendorState.NOT_READY).device_s)
     assert not any(twin.fault("state")["mode"]["torque_on"])
     with pytest.raises(HardwareError, match="begin first"):
         driver.write(ARM.home)
-    driver.close()
 
 
 def test_it_follows_positions(driver, twin):
@@ -91,9 +103,14 @@ def test_it_follows_positions(driver, twin):
 
 
 def test_it_follows_velocities_in_every_joints_direction(driver, twin):
-    driver.begin(CommandMode.JOINT_VELOCITY)
     wanted = np.array([0.3, 0.2, -0.2, 0.4, -0.3, 0.3])
-    found = live(driver, 40, lambda k, m: wanted)
+    for _ in range(5):
+        driver.begin(CommandMode.JOINT_VELOCITY)
+        found = live(driver, 40, lambda k, m: wanted)
+        if 255 not in twin.fault("state")["mode"]["watchdog"]:  # a machine that stalls for half a second trips it, rightly
+            break
+        twin.fault("reset")
+    assert np.array(twin.fault("state")["dq"]) == pytest.approx(wanted, abs=0.1)
     assert np.mean([m.dq for m in found[25:]], axis=0) == pytest.approx(wanted, abs=0.08)
     driver.stop()
     until(driver, lambda m: np.abs(m.dq).max() < 0.05)
@@ -169,8 +186,8 @@ def test_a_servo_that_restarted_is_noticed(driver, twin):
     assert "torque is off" in until(driver, lambda m: m.state is VendorState.NOT_READY).fault
 
 
-def test_the_watchdog_trips_in_a_pause_and_says_so(twin):
-    driver = DynamixelDriver(ARM, twin.ready["device"], calibration(twin))
+def test_the_watchdog_trips_in_a_pause_and_says_so(build):
+    driver = build()
     driver.connect()
     driver.begin(CommandMode.JOINT_POSITION)
     time.sleep(0.4)
@@ -178,11 +195,10 @@ def test_the_watchdog_trips_in_a_pause_and_says_so(twin):
     assert "bus watchdog stopped it after 100 ms" in measured.fault
     driver.clear_fault()
     driver.begin(CommandMode.JOINT_POSITION)
-    driver.close()
 
 
 def drive_for_ever(device, known):
-    driver = DynamixelDriver(ARM, device, known)
+    driver = DynamixelDriver(ARM, device, known, PATIENT)
     driver.connect()
     driver.begin(CommandMode.JOINT_VELOCITY)
     while True:
@@ -191,25 +207,27 @@ def drive_for_ever(device, known):
         time.sleep(0.005)
 
 
-def test_the_arm_stops_when_its_writer_dies(twin):
+def test_the_arm_stops_when_its_writer_dies(twin, build):
     writer = multiprocessing.get_context("fork").Process(target=drive_for_ever, args=(twin.ready["device"], calibration(twin)), daemon=True)
     writer.start()
     try:
-        end = time.monotonic() + 5.0
+        end = time.monotonic() + 20.0
         while twin.fault("state")["dq"][0] < 0.3:
             assert time.monotonic() < end, "it never moved"
             time.sleep(0.02)
     finally:
         writer.kill()
         writer.join()
-    time.sleep(0.6)
+    end = time.monotonic() + 10.0
+    while twin.fault("state")["mode"]["watchdog"] != [255] * 6:
+        assert time.monotonic() < end, "the watchdog never tripped"
+        time.sleep(0.02)
+    time.sleep(0.2)
     state = twin.fault("state")
-    assert state["mode"]["watchdog"] == [255] * 6
     assert abs(state["dq"][0]) < 0.02 and all(state["mode"]["torque_on"])
-    after = DynamixelDriver(ARM, twin.ready["device"], calibration(twin))
+    after = build()
     after.connect()
     after.begin(CommandMode.JOINT_POSITION)
-    after.close()
 
 
 def test_no_number_that_is_none_reaches_the_bus(driver, twin):
@@ -222,9 +240,9 @@ def test_no_number_that_is_none_reaches_the_bus(driver, twin):
         driver.begin(CommandMode.END_EFFECTOR_POSE)
 
 
-def test_a_second_client_is_refused(driver, twin):
+def test_a_second_client_is_refused(driver, build):
     with pytest.raises(HardwareError, match=r"another program (may )?hold"):
-        DynamixelDriver(ARM, twin.ready["device"], calibration(twin)).connect()
+        build().connect()
     until(driver, lambda m: m.state is VendorState.NOT_READY)
 
 
@@ -232,16 +250,16 @@ def test_a_second_client_is_refused(driver, twin):
     (20, [7, 0, 0, 0], r"waist: servo 1 holds homing 7, calibrated was 120.*Calibrate again"), (6, [30], "firmware 30, expected 38"),
     (0, [0x24, 4], r"waist: servo 1 is XL430-W250 \(1060\), expected XM430-W350 \(1020\)"), (10, [1], "drive mode 1"),
     (7, [77], "no servo answers at id 1")])
-def test_what_is_not_this_arm_is_refused(twin, address, data, words):
+def test_what_is_not_this_arm_is_refused(twin, build, address, data, words):
     twin.fault("register", joint=0, address=address, data=data)
     with pytest.raises(HardwareError, match=words):
-        DynamixelDriver(ARM, twin.ready["device"], calibration(twin)).connect()
+        build().connect()
 
 
-def test_an_arm_outside_its_limits_is_refused(twin):
+def test_an_arm_outside_its_limits_is_refused(twin, build):
     good = calibration(twin)
     with pytest.raises(HardwareError, match="shoulder stands at"):
-        DynamixelDriver(ARM, twin.ready["device"], replace(good, zero=(2048, 300, *good.zero[2:]))).connect()
+        build(replace(good, zero=(2048, 300, *good.zero[2:]))).connect()
 
 
 def test_a_watchdog_cannot_be_switched_off():

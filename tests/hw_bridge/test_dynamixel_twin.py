@@ -42,7 +42,7 @@ class Bus:
         self.port, self.packets = port, sdk.PacketHandler(2.0)
 
     def tried(self, call, *fields):
-        for _ in range(5):
+        for _ in range(20):
             answer = call(self.port, *fields)
             if answer[-2] == sdk.COMM_SUCCESS:
                 return answer
@@ -62,7 +62,7 @@ class Bus:
         group = sdk.GroupSyncRead(self.port, self.packets, address, size)
         for number in IDS:
             group.addParam(number)
-        for _ in range(5):
+        for _ in range(20):
             if (group.fastSyncRead() if fast else group.txRxPacket()) == sdk.COMM_SUCCESS:
                 return [bytes(group.data_dict[number]) for number in IDS]
             time.sleep(0.05)

@@ -61,8 +61,8 @@ def test_motion_within_the_limits_passes(joint: int, share: float, frequency: fl
     for k in range(1, 400):
         fade_in = 0.5 * (1 - np.cos(np.pi * min(1.0, k / 300)))
         wave = amplitude * fade_in * np.sin(omega * k * 1e-3) * np.eye(7)[joint]
-        assert positions.position(HOME + wave, 1) is None
-        assert velocities.velocity(omega * wave, 1) is None
+        assert positions.position(HOME + wave) is None
+        assert velocities.velocity(omega * wave) is None
 
 
 @pytest.mark.parametrize(("step", "error"), [
@@ -73,17 +73,32 @@ def test_motion_within_the_limits_passes(joint: int, share: float, frequency: fl
 def test_a_position_that_jumps_is_named(step: float, error: str) -> None:
     reflexes = Reflexes(LIMITS)
     reflexes.begin(HOME)
-    assert reflexes.position(HOME, 1) is None
-    assert reflexes.position(HOME + step * np.eye(7)[0], 1) == error
+    assert reflexes.position(HOME) is None
+    assert reflexes.position(HOME + step * np.eye(7)[0]) == error
+
+
+def test_a_lost_packet_is_no_jump() -> None:
+    positions, velocities = Reflexes(LIMITS), Reflexes(LIMITS)
+    positions.begin(HOME)
+    velocities.begin(np.zeros(7))
+    q, dq = HOME.copy(), np.zeros(7)
+    for k in range(1, 200):
+        dq = dq + 1e-3 * min(4.0, 0.1 * k) * np.eye(7)[1]
+        q = q + 1e-3 * dq
+        if k % 10 in (7, 8):
+            positions.lost_position()
+            velocities.lost_velocity()
+        else:
+            assert positions.position(q) is None and velocities.velocity(dq) is None, f"ms {k}"
 
 
 def test_a_start_far_away_and_a_target_beyond_the_limits_are_named() -> None:
     reflexes = Reflexes(LIMITS)
     reflexes.begin(HOME)
-    assert reflexes.position(HOME + 0.02, 1) == "joint_position_motion_generator_start_pose_invalid"
+    assert reflexes.position(HOME + 0.02) == "joint_position_motion_generator_start_pose_invalid"
     top = LIMITS.position_max.copy()
     reflexes.begin(top)
-    assert reflexes.position(top + 1e-4, 1) == "joint_motion_generator_position_limits_violation"
+    assert reflexes.position(top + 1e-4) == "joint_motion_generator_position_limits_violation"
 
 
 def test_torque_may_change_by_1000_newton_metres_a_second_and_no_more() -> None:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -240,8 +241,10 @@ def test_a_full_disk_stops_the_log_and_nothing_else(small_disk):
     assert status.alive and "No space left on device" in status.error and "log.mcap" in status.error and status.failures > 0
     stored = status.rows
     assert_rows(read_log(path), stored)
-    push(recorder, first, 2000)
-    assert recorder.status().dropped > 0
+    for i in range(20):
+        push(recorder, first + 100 * i, 100)
+        time.sleep(0.025)
+    assert recorder.status().dropped > 0  # nothing is taken that could not be put down: memory stays as it is
     filler.unlink()
     until(lambda: not recorder.status().error and recorder.status().rows > stored)
     recorder.close()
@@ -253,6 +256,24 @@ def test_a_full_disk_stops_the_log_and_nothing_else(small_disk):
 def status_dropped(log: Log) -> int:
     said = [text.split()[0] for text in log.events["text"].tolist() if b"found no room" in text]
     return sum(map(int, said))
+
+
+def test_rows_that_waited_for_room_are_in_the_log_that_is_closed(small_disk):
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(150_000))
+    recorder = Recorder(small_disk / "log.mcap", header(), RecorderConfig(flush_s=0.05, rows=1024, free_bytes=0))
+    first = 0
+    while not recorder.status().error:
+        push(recorder, first, 100)
+        first += 100
+        time.sleep(0.02)
+    recorder.process.send_signal(signal.SIGSTOP)
+    push(recorder, first, 100)
+    filler.unlink()
+    threading.Timer(0.2, recorder.process.send_signal, [signal.SIGCONT]).start()
+    status = recorder.close()
+    assert (status.error, status.dropped, status.rows) == ("", 0, first + 100)
+    assert_rows(read_log(small_disk / "log.mcap"), first + 100)
 
 
 def test_a_disk_that_stays_full_ends_the_log_where_it_was(small_disk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ from hw_bridge.drivers.ros2_wire import Node
 from hw_bridge.twins.twin import TwinProcess
 from robots.arms.panda import fr3, panda
 from robots.command import CommandMode
-from robots.errors import HardwareError, ShapeError
+from robots.errors import HardwareError, MissingExtraError, ShapeError
 
 DOMAIN = 100 + os.getpid() % 100
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -186,6 +187,22 @@ def test_broken_states_are_counted_and_a_frozen_clock_shows(twin: TwinProcess, d
     assert driver.read().device_s == first
 
 
+def test_what_comes_twice_or_too_late_is_dropped_as_dds_does(twin: TwinProcess, driver: Ros2Arm) -> None:
+    before = twin.fault("state")
+    driver.begin(CommandMode.JOINT_POSITION)
+    twin.fault("duplicate", share=0.5)
+    twin.fault("reorder", share=0.3)
+    start = driver.read().q
+    for k in range(100):
+        driver.read()
+        driver.write(start + 5e-4 * k * np.eye(7)[0])
+        time.sleep(0.004)
+    after = twin.fault("state")
+    assert after["overtaken"] >= before["overtaken"] + 20
+    assert after["command_violation_count"] == before["command_violation_count"], "an old set-point never acts"
+    twin.fault("heal")
+
+
 def test_the_audit_sees_a_jump_and_a_target_beyond_the_limits(twin: TwinProcess, driver: Ros2Arm) -> None:
     before = twin.fault("state")["command_violation_count"]
     driver.begin(CommandMode.JOINT_POSITION)
@@ -210,6 +227,14 @@ def test_another_arm_and_a_second_client_are_refused(twin: TwinProcess, driver: 
 def test_nobody_there_is_said_in_words() -> None:
     with pytest.raises(HardwareError, match=r"no usable JointState .* none came"):
         Ros2Arm(panda(), Ros2Config(domain=DOMAIN + 1, timeout_s=0.3)).connect()
+
+
+def test_a_missing_client_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("hw_bridge.drivers.ros2_wire")
+    monkeypatch.delitem(sys.modules, "hw_bridge.drivers.ros2_wire")
+    monkeypatch.setitem(sys.modules, "cyclonedds.builtin", None)
+    with pytest.raises(MissingExtraError, match="ros2"):
+        Ros2Arm(panda())
 
 
 @pytest.mark.parametrize(("encoding", "channels"), [("rgb8", 3), ("bgr8", 3), ("mono8", 1)])

@@ -42,7 +42,7 @@ class Bus:
         self.port, self.packets = port, sdk.PacketHandler(0)
 
     def tried(self, call, *fields):
-        for _ in range(5):
+        for _ in range(20):
             self.port.ser.reset_input_buffer()
             answer = call(self.port, *fields)
             if answer[-2] == sdk.COMM_SUCCESS:
@@ -180,6 +180,31 @@ def test_a_paused_twin_does_not_catch_up(twin):
     twin.go_on()
     time.sleep(0.05)
     assert twin.fault("state")["skipped_s"] > 0.2
+
+
+def test_a_stuck_encoder_shows_one_angle_while_the_arm_moves(bus, twin):
+    bus.write(1, 42, 2048)
+    twin.fault("stuck_encoder", joint=0)
+    shown = bus.word(1, 56)
+    bus.write(1, 42, 2148)
+    assert settle(twin) > 0.05
+    assert bus.word(1, 56) == shown
+    twin.fault("heal")
+    assert bus.word(1, 56) != shown
+
+
+def test_a_frozen_servo_repeats_itself(bus, twin):
+    bus.write(1, 42, 2048)
+    shown = bus.word(1, 56)
+    twin.fault("frozen_timestamp")
+    bus.write(1, 42, 2148)
+    assert settle(twin) > 0.05 and bus.word(1, 56) == shown
+
+
+def test_it_ends_cleanly_when_told_to():
+    with TwinProcess("so101") as own:
+        own.process.terminate()
+        assert own.process.wait(10.0) == 0
 
 
 def test_rubbish_before_a_packet_is_skipped_and_halves_are_kept():

@@ -162,7 +162,9 @@ class FrankaController:
             self._obey(newest)
         elif self._started:
             if self._generator is Generator.JOINT_POSITION:
-                self._target = self._target + PERIOD * self._target_rate
+                self._target, self._target_rate = self.reflexes.lost_position()
+            elif self._generator is Generator.JOINT_VELOCITY:
+                self._target_rate = self.reflexes.lost_velocity()
             if not own_lateness:
                 self._lose()
         else:
@@ -185,7 +187,7 @@ class FrankaController:
             return
         values = {Generator.JOINT_POSITION: command["q_c"], Generator.JOINT_VELOCITY: command["dq_c"]}.get(
             self._generator, command["tau_J_d"]).copy()
-        self.audit.look(MODES[self._generator], values, PERIOD * self.message_id)
+        self.audit.look(MODES[self._generator], values, self.plant.time)
         if not np.isfinite(values).all():
             self.finish(MoveStatus.INPUT_ERROR_ABORTED)
             return
@@ -193,9 +195,9 @@ class FrankaController:
         if self._generator is Generator.NONE:
             error = self.reflexes.torque(values, elapsed)
         elif self._generator is Generator.JOINT_VELOCITY:
-            error = self.reflexes.velocity(values, elapsed)
+            error = self.reflexes.velocity(values)
         else:
-            error = self.reflexes.position(values, elapsed)
+            error = self.reflexes.position(values)
         if error is not None:
             self.reflex(error)
         elif self._generator is Generator.NONE:
@@ -203,7 +205,7 @@ class FrankaController:
         elif self._generator is Generator.JOINT_VELOCITY:
             self._target_rate = values
         else:
-            self._target_rate = (values - self._target) / (PERIOD * elapsed)
+            self._target_rate = (values - self._target) / PERIOD
             self._target = values
 
     def _law(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ class FrankaLink:
         self._client: socket.socket | None = None
         self._udp: socket.socket | None = None
         self._peer: tuple[str, int] | None = None
-        self._buffer = bytearray()
+        self._buffer, self._held = bytearray(), bytearray()
         self._listen()
 
     @property
@@ -60,7 +60,10 @@ class FrankaLink:
         except OSError:
             self.drop()
             return []
-        return [] if self._faults.half_open else [request for request in self._parse() if self._accept(*request)]
+        if self._faults.half_open:
+            return []
+        self._flush()
+        return [request for request in self._parse() if self._accept(*request)]
 
     def set_points(self, now: float) -> list[np.ndarray]:
         """Return the set-points () of `COMMAND` that arrived by `now` [s], oldest first."""
@@ -88,15 +91,10 @@ class FrankaLink:
 
     def answer(self, request: Request, number: int, status: int, rest: bytes = b"") -> None:
         """Answer a request; a MOVE is answered twice."""
-        if self._client is None or self._faults.half_open:
-            return
-        try:
-            self._client.setblocking(True)
-            self._client.settimeout(0.2)
-            self._client.sendall(message(request, number, status, rest))
-            self._client.setblocking(False)
-        except OSError:
-            self.drop()
+        if self._client is not None:
+            self._held += message(request, number, status, rest)
+            if not self._faults.half_open:
+                self._flush()
 
     def drop(self) -> None:
         """Let go of the client and listen for the next."""
@@ -105,6 +103,7 @@ class FrankaLink:
                 open_socket.close()
         self._client = self._udp = self._peer = None
         self._buffer.clear()
+        self._held.clear()
         if self._listener is None:
             self._listen()
 
@@ -112,6 +111,18 @@ class FrankaLink:
         """Close every socket."""
         self.drop()
         self._listener.close()
+
+    def _flush(self) -> None:
+        """Send what is to be sent over TCP: a connection that was dead for a while loses nothing."""
+        if not self._held or self._client is None:
+            return
+        try:
+            self._client.settimeout(0.2)
+            self._client.sendall(self._held)
+            self._client.setblocking(False)
+            self._held.clear()
+        except OSError:
+            self.drop()
 
     def _listen(self) -> None:
         self._listener = socket.create_server((self.address, PORT), backlog=1)

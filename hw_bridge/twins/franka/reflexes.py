@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hw_bridge.twins.franka.wire import PERIOD
-from robots.limits import JointLimits
+from robots.limits import JointLimits, clip_to_box
 
 PACKETS_LOST_MAX = 20
 """Set-points in a row that may be missing; one more stops the arm."""
@@ -17,8 +17,8 @@ ROUNDING = 1e-6
 class Reflexes:
     """The controller's checks of set-points, one motion at a time. A check returns the error's name, or None.
 
-    Rates are judged over the milliseconds that passed since the last set-point that was taken: what was lost in between does not count
-    against the client.
+    What is lost is extrapolated with constant acceleration, and the next set-point must fit what was extrapolated. A torque is judged
+    over the milliseconds since the last one that was taken.
     """
 
     def __init__(self, limits: JointLimits) -> None:
@@ -32,30 +32,41 @@ class Reflexes:
         self._value, self._first = start.copy(), True
         self._rate, self._acceleration = np.zeros(len(start)), np.zeros(len(start))
 
-    def position(self, q: np.ndarray, elapsed: int) -> str | None:
-        """Check a position set-point (nv,) [rad], `elapsed` ms after the last."""
+    def position(self, q: np.ndarray) -> str | None:
+        """Check a position set-point (nv,) [rad]."""
         limits = self._limits
         if self._first and np.abs(q - self._value).max() > START_DISTANCE:
             return "joint_position_motion_generator_start_pose_invalid"
         if (q < limits.position_min - ROUNDING).any() or (q > limits.position_max + ROUNDING).any():
             return "joint_motion_generator_position_limits_violation"
-        span = elapsed * PERIOD
-        velocity = (q - self._value) / span
-        acceleration = (velocity - self._rate) / span
-        jerk = (acceleration - self._acceleration) / span
+        velocity = (q - self._value) / PERIOD
+        acceleration = (velocity - self._rate) / PERIOD
+        jerk = (acceleration - self._acceleration) / PERIOD
         self._value, self._rate, self._acceleration, self._first = q.copy(), velocity, acceleration, False
         return self._smooth(velocity, acceleration, jerk)
 
-    def velocity(self, dq: np.ndarray, elapsed: int) -> str | None:
+    def velocity(self, dq: np.ndarray) -> str | None:
         """Check a velocity set-point (nv,) [rad/s]."""
-        span = elapsed * PERIOD
-        acceleration = (dq - self._value) / span
-        jerk = (acceleration - self._acceleration) / span
+        acceleration = (dq - self._value) / PERIOD
+        jerk = (acceleration - self._acceleration) / PERIOD
         self._value, self._acceleration, self._first = dq.copy(), acceleration, False
         return self._smooth(dq, acceleration, jerk)
 
+    def lost_position(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what stands in for a lost position: (nv,) [rad], and its velocity (nv,) [rad/s]."""
+        limits = self._limits
+        self._rate = clip_to_box(self._rate + PERIOD * self._acceleration, -limits.velocity_max, limits.velocity_max)
+        self._value = clip_to_box(self._value + PERIOD * self._rate, limits.position_min, limits.position_max)
+        return self._value, self._rate
+
+    def lost_velocity(self) -> np.ndarray:
+        """Return what stands in for a lost velocity (nv,) [rad/s]."""
+        limits = self._limits
+        self._value = clip_to_box(self._value + PERIOD * self._acceleration, -limits.velocity_max, limits.velocity_max)
+        return self._value
+
     def torque(self, tau: np.ndarray, elapsed: int) -> str | None:
-        """Check a torque set-point (nv,) [N·m]."""
+        """Check a torque set-point (nv,) [N·m], `elapsed` ms after the last."""
         step, self._value = np.abs(tau - self._value), tau.copy()
         if (np.abs(tau) > self._limits.torque_max + ROUNDING).any():
             return "tau_J_range_violation"

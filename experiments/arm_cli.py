@@ -1,0 +1,119 @@
+"""The subcommands of `reflexarc` for people with an arm, or with its twin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+_RUNS = Path("runs")
+File = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")]
+Calibration = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(arms of servos need it)")]
+Threads = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all cores)")]
+Patience = Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: 0.02)")]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """Start the twin of an arm: simulated, behind the vendor's own wire protocol, with the vendor's own stops. Ends with Ctrl-C.
+
+    Further options go to the twin as they are; --own-help lists them. Without a name, the twins are listed.
+
+    Examples: `reflexarc twin`, `reflexarc twin ur5e --address 127.0.0.2`, `reflexarc twin ur5e --payload 1.0`, `reflexarc twin so101`.
+    """
+
+    name: tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: list them)")]] = None
+    """Twin by name."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="(default: the twin's own)")] = None
+    """Loopback address of a networked arm's controller: 127.0.0.2, 127.0.0.3, ..."""
+    own_help: bool = False
+    """Show the twin's own options."""
+    further: tyro.conf.Suppress[tuple[str, ...]] = ()
+    """What the twin is told, as `main` found it."""
+
+    def run(self) -> int:
+        from experiments.arm_twin import twin_command
+
+        return twin_command(self)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look at an arm without moving it: a dry run of the whole bridge, which ends with a deployment certificate, PASSED or REFUSED.
+
+    Who answers, its calibration, whether it stands at rest within its limits and its controller is ready, how old its state is and
+    how punctual this computer, for a few seconds; nothing is written to the arm. `reflexarc deploy` wants the certificate, which
+    holds for one policy, one arm, one set of safety rules, and 24 hours. Exits with 1 where it refuses.
+
+    Examples: `reflexarc check --robot ur5e --address 192.168.0.10`, `reflexarc check --robot ur5e --address 127.0.0.2 --policy swing`,
+    `reflexarc check --robot so101 --address /dev/ttyACM0 --calibration so101.json --policy runs/NAME`.
+    """
+
+    robot: str
+    """Robot by name (`reflexarc list robots`)."""
+    address: str
+    """Where it is: an IP address, a serial port."""
+    policy: str = "hold"
+    """What is to be deployed: 'hold', 'swing' or the folder of a run that learned to reach."""
+    mode: str = "joint_position"
+    """How the arm is to be commanded."""
+    calibration: Calibration = None
+    """The arm's calibration."""
+    speed: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="(default: 0.25 for first motions)")] = None
+    """Share of the arm's velocity limits that the supervisor allows, 0 to 1."""
+    patience: Patience = None
+    """Longest silence of the arm and longest pause of our own loop that are borne. Raise it for a twin on a busy computer only."""
+    seconds: float = 3.0
+    """How long to watch."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: runs/certificates/)")] = None
+    """File of the certificate."""
+
+    def run(self) -> int:
+        from experiments.arm_check import check_command
+
+        return check_command(self)
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """Let a policy move an arm, under the safety supervisor, with everything recorded. Somebody stands by with the emergency stop.
+
+    Refused without a passed certificate of `reflexarc check` that fits what is there now: arm, calibration, spec, safety rules and
+    policy. Says what will happen and waits for Enter. Ctrl-C brakes, and leaves the arm to its own controller. Begin with 'hold',
+    then 'swing'. Speed and patience are those of the certificate.
+
+    Examples: `reflexarc deploy hold --robot ur5e --address 127.0.0.2 --certificate runs/certificates/FILE`,
+    `reflexarc deploy runs/NAME --robot ur5e --address 127.0.0.2 --certificate FILE --episodes 5 --log reach.mcap`.
+    """
+
+    policy: tyro.conf.Positional[str]
+    """'hold' (the arm holds its pose), 'swing' (each joint in turn, slowly), or the folder of a run that learned to reach."""
+    robot: str
+    """Robot by name (`reflexarc list robots`)."""
+    address: str
+    """Where it is: an IP address, a serial port."""
+    certificate: File = None
+    """What `reflexarc check` wrote."""
+    episodes: int = 1
+    """Episodes to live."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the policy's own)")] = None
+    """Control periods an episode."""
+    seed: int = 1000
+    """Seed of the first episode's goal and start; the others follow."""
+    calibration: Calibration = None
+    """The arm's calibration."""
+    log: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: runs/logs/)")] = None
+    """File of the log (MCAP)."""
+    json: File = None
+    """Write the summary's figures here."""
+    yes: bool = False
+    """Do not wait for Enter."""
+    threads: Threads = None
+    """Cores to plan with."""
+
+    def run(self) -> int:
+        from experiments.arm_deploy import deploy_command
+
+        return deploy_command(self)

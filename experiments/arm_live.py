@@ -1,0 +1,78 @@
+"""What a person sees and is asked while an arm moves."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+from rich.console import Console
+
+from hw_bridge.client import BridgeClient
+from hw_bridge.safety.rules import HARMLESS, State
+from robots.errors import ConfigurationError, HardwareError
+
+_REFRESH_S = 0.2
+HAZARDS = ("Before it moves: the emergency stop is in your hand, nobody and nothing is within its reach, payload and mounting are set as "
+           "they are.\nCtrl-C brakes it gently, at any time; the emergency stop stops it whatever this computer does.")
+
+
+def ask_to_go_on(console: Console, words: str, yes: bool) -> None:
+    """Say what will happen and wait for Enter, unless `yes`; ConfigurationError where nobody is there to press it."""
+    console.print(words, highlight=False, markup=False)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("nobody is at the keyboard to press Enter (standard input is no terminal): nothing was moved. With "
+                                 "somebody at the emergency stop, --yes goes on without asking")
+    console.print("Enter to go on, Ctrl-C to leave everything as it is.")
+    input()
+
+
+@contextlib.contextmanager
+def live_state(console: Console, client: BridgeClient) -> Iterator[None]:
+    """A context in which a line tells of the arm, several times a second; nothing where the output is no terminal."""
+    if not console.is_terminal:
+        yield
+        return
+    ended = threading.Event()
+    with console.status("", refresh_per_second=1.0 / _REFRESH_S) as line:
+
+        def show() -> None:
+            desk = BridgeClient(client.channels.status.name.rsplit(".", 1)[0], client.arm)  # of its own: boards are read by one thread
+            while not ended.wait(_REFRESH_S):
+                with contextlib.suppress(HardwareError):
+                    line.update(state_line(desk))
+            desk.close()
+
+        shower = threading.Thread(target=show, name="live-state", daemon=True)
+        shower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            shower.join()
+
+
+def state_line(client: BridgeClient) -> str:
+    """Return the arm's state in one line."""
+    state, status = client.state(), client.status()
+    fired = (state.rules & ~HARMLESS).words()
+    pose = " ".join(f"{angle:+.2f}" for angle in state.q)
+    return (f"{state.state.name}  q [{pose}] rad  fastest {np.abs(state.dq).max():.2f} rad/s  interventions {status.interventions}"
+            f"{f' ({fired})' if fired else ''}  late {status.late_99_ns / 1e6:.2f} ms")
+
+
+def hold_and_disarm(client: BridgeClient, seconds: float = 5.0) -> None:
+    """Brake, and once the arm is at rest leave it to its own controller. Where a fault or a stop came first, nothing is left to do."""
+    ends = threading.Event()
+    with contextlib.suppress(HardwareError):
+        client.wish("hold")
+    for _ in range(round(seconds / 0.05)):
+        if client.status().state not in (State.ACTIVE, State.HOLD, State.ARMED):
+            return
+        with contextlib.suppress(HardwareError):  # still braking: ask again
+            client.wish("disarm")
+        ends.wait(0.05)

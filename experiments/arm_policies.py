@@ -1,0 +1,150 @@
+"""What can be deployed on an arm: first motions, and runs that learned to reach."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from experiments.arm_reaching import bridge_config
+from experiments.arm_run import ArmRun, reaching
+from experiments.quiet import Quiet
+from hw_bridge.client import BridgeClient
+from hw_bridge.robot import BridgeRobot
+from hw_bridge.safety.config import SafetyConfig
+from robots.arms.arm import Arm
+from robots.command import Command, CommandMode
+from robots.errors import ConfigurationError, UnknownNameError
+
+Live = Callable[[int, int], str]
+"""live(seed, steps): live one episode and return, in a few words, how it went."""
+FIRST_MOTION_SPEED = 0.25
+"""Share of the velocity limits for an arm's first motions."""
+PERIOD = 0.05
+"""Control period of first motions [s]."""
+
+
+class ArmPolicy(Protocol):
+    """What may act on an arm."""
+
+    hash: str
+    """Short hash of everything that its actions depend on."""
+    speed: float
+    """Share of the velocity limits that suits it."""
+
+    def safety(self) -> SafetyConfig:
+        """Return the supervisor's rules that it wants, before a person's speed and patience."""
+        ...
+
+    def steps(self, arm: Arm) -> int:
+        """Return the control periods of an episode where nobody says how many."""
+        ...
+
+    def words(self, steps: int) -> str:
+        """Return what the arm will do within an episode of `steps` control periods, for the person beside it."""
+        ...
+
+    def acting(self, client: BridgeClient, safety: SafetyConfig) -> AbstractContextManager[Live]:
+        """A context in which it acts through a bridge that was told `safety`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FirstMotion:
+    """'hold' and 'swing': around where the arm stands, in joint positions."""
+
+    swing: float
+    """Furthest that a joint goes [rad]; 0: the arm holds its pose."""
+    seconds: float
+    """For 'hold', of an episode; for 'swing', of a joint's turn."""
+    speed: float = FIRST_MOTION_SPEED
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(repr((type(self).__name__, self.swing, self.seconds, PERIOD)).encode()).hexdigest()[:16]
+
+    def safety(self) -> SafetyConfig:
+        return SafetyConfig(policy_period=PERIOD)
+
+    def steps(self, arm: Arm) -> int:
+        return round(self.seconds / PERIOD) * (arm.spec.nv if self.swing else 1)
+
+    def words(self, steps: int) -> str:
+        if not self.swing:
+            return f"The arm holds the pose in which it stands for {steps * PERIOD:.0f} s. It should not move."
+        return (f"Each joint in turn, from the base on, swings by {self.swing:.2f} rad ({np.degrees(self.swing):.0f} degrees) to both "
+                f"sides of where it stands, {self.seconds:.0f} s a joint, {steps * PERIOD:.0f} s in all.")
+
+    def offset(self, step: int, nv: int) -> np.ndarray:
+        """Return how far from the start (nv,) [rad] the joints are to be after `step` control periods; at rest as each turn begins."""
+        offset, turn = np.zeros(nv), round(self.seconds / PERIOD)
+        joint, within = divmod(step, turn)
+        s = within / turn
+        offset[joint % nv] = self.swing / 0.65 * np.sin(2 * np.pi * s) * np.sin(np.pi * s) ** 2  # the product peaks at 0.65
+        return offset
+
+    @contextlib.contextmanager
+    def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
+        start = client.state().q.copy()
+        limits, margin = client.arm.spec.limits, safety.position_margin + 0.01
+        robot = BridgeRobot(client, CommandMode.JOINT_POSITION, PERIOD, start)
+
+        def live(seed: int, steps: int) -> str:
+            robot.reset(seed)
+            furthest = 0.0
+            for k in range(1, steps + 1):
+                target = np.clip(start + self.offset(k, len(start)), limits.position_min + margin, limits.position_max - margin)
+                robot.send(Command(CommandMode.JOINT_POSITION, target))
+                furthest = max(furthest, float(np.abs(robot.tick().q - start).max()))
+            return f"no joint was further than {furthest:.3f} rad from where it had been"
+
+        yield live
+
+
+class ReachingRun:
+    """What a run of `reflexarc reach` or `reflexarc retrain` learned: it plans through its model, to goals drawn with the seed."""
+
+    def __init__(self, folder: Path, robot: str, threads: int | None = None) -> None:
+        self.run, self._threads = ArmRun.open(folder), threads
+        if self.run.config.robot != robot:
+            raise ConfigurationError(f"{folder} learned on {self.run.config.robot!r}, not on {robot!r}: its model knows another arm")
+        self.hash, self.speed = self.run.policy_hash(), self.run.config.speed
+
+    def safety(self) -> SafetyConfig:
+        return bridge_config(self.run.config.robot, "", self.run.config.reaching).safety
+
+    def steps(self, arm: Arm) -> int:
+        return 40
+
+    def words(self, steps: int) -> str:
+        config = self.run.config.reaching.reaching
+        return (f"Every episode the arm goes to a pose within {config.spread:g} rad of its home, on a line in joint space, then brings "
+                f"its flange to a point drawn with the seed: {steps * config.period:.0f} s. No joint goes further than {config.room:g} rad "
+                "from its home. It is held like a spring: it gives way.")
+
+    @contextlib.contextmanager
+    def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
+        with reaching(self.run, client, Quiet(), self._threads) as arm:
+
+            def live(seed: int, steps: int) -> str:
+                return f"{1e3 * float(arm.final_errors(arm.reach([seed], steps))[0]):.1f} mm from the goal at the end"
+
+            yield live
+
+
+FIRST_MOTIONS = {"hold": FirstMotion(0.0, 5.0), "swing": FirstMotion(0.1, 4.0)}
+
+
+def arm_policy(name: str, robot: str, threads: int | None = None) -> ArmPolicy:
+    """Return the policy called `name`: a first motion or a run's folder. UserError where it is neither, or knows another robot."""
+    if name in FIRST_MOTIONS:
+        return FIRST_MOTIONS[name]
+    if not Path(name).is_dir():
+        raise UnknownNameError("policy", name, FIRST_MOTIONS, hint="or the folder of a run that learned to reach, as in runs/NAME")
+    return ReachingRun(Path(name), robot, threads)
