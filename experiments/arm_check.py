@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from experiments.arm_policies import ArmPolicy, arm_policy
+from experiments.arm_policies import arm_policy
 from experiments.arm_settings import PATIENCE, ArmSettings
 from experiments.progress import make_console
 from experiments.run_directory import replace_file
 from hw_bridge.certificate import LIFETIME, Certificate
 from hw_bridge.dry_run import dry_run
+from hw_bridge.safety.config import SafetyConfig
 from robots.command import CommandMode
 from robots.errors import ConfigurationError, StoreError
 
@@ -32,7 +33,7 @@ def check_command(options: Check) -> int:
     console = make_console()
     console.print(f"Looking at {settings.robot} at {settings.address} for {options.seconds:g} s. Nothing is written to it: it does not "
                   "move.", highlight=False)
-    certificate = certify(settings, policy, options.seconds)
+    certificate = certify(settings, policy.safety(), policy.hash, options.seconds)
     path = _path(settings.robot) if options.out is None else options.out
     _keep(path, certificate)
     print_certificate(console, certificate)
@@ -46,14 +47,14 @@ def check_command(options: Check) -> int:
     return 0
 
 
-def certify(settings: ArmSettings, policy: ArmPolicy, seconds: float) -> Certificate:
-    """Return the certificate of a dry run of `seconds`; UserError for an arm or a policy that cannot be."""
+def certify(settings: ArmSettings, safety: SafetyConfig, policy_hash: str, seconds: float) -> Certificate:
+    """Return the certificate of a dry run of `seconds` under a policy's rules; UserError for an arm or rules that cannot be."""
     if not 0.5 <= seconds <= 600.0:
         raise ConfigurationError(f"--seconds: expected 0.5 to 600, got {seconds}")
-    arm, safety = settings.arm(), settings.careful(policy.safety())
+    arm, safety = settings.arm(), settings.careful(safety)
     safety.check(arm, settings.mode)
-    found = dry_run(settings.bridge(safety, "dry-run", policy.hash), seconds)
-    deployment = replace(settings.deployment(arm, safety, policy.hash), calibration=found.calibration)
+    found = dry_run(settings.bridge(safety, "dry-run", policy_hash), seconds)
+    deployment = replace(settings.deployment(arm, safety, policy_hash), calibration=found.calibration)
     if found.identity is not None:
         deployment = replace(deployment, model=found.identity.model, serial=found.identity.serial, firmware=found.identity.firmware)
     return Certificate(deployment, found.reasons, settings.speed, settings.patience, found.figures, found.real_time_refused)

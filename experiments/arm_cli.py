@@ -106,6 +106,8 @@ class Deploy:
     """The arm's calibration."""
     log: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: runs/logs/)")] = None
     """File of the log (MCAP)."""
+    keep: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(optional)")] = None
+    """Keep a run's episodes in this folder (Parquet), for `reflexarc retrain`."""
     json: File = None
     """Write the summary's figures here."""
     yes: bool = False
@@ -117,3 +119,94 @@ class Deploy:
         from experiments.arm_deploy import deploy_command
 
         return deploy_command(self)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Let an arm that knows nothing learn to reach: random motion, a model, planning through it, again. It moves: stand by.
+
+    Begins with a dry run (as `reflexarc check`), says what will happen and waits for Enter. Everything is kept in RUNS/NAME: episodes,
+    the model's checkpoint, a log a session. After Ctrl-C or a stop of the arm the same command with the same --name goes on after the
+    last finished trial. What was learned acts with `reflexarc check --policy RUNS/NAME` and `reflexarc deploy RUNS/NAME`.
+
+    Examples: `reflexarc reach --robot ur5e --address 127.0.0.2 --name reacher`, `reflexarc reach --robot ur5e --address 192.168.0.10
+    --name reacher --speed 0.5`.
+    """
+
+    robot: str
+    """Robot by name (`reflexarc list robots`)."""
+    address: str
+    """Where it is."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: robot, seed and time)")] = None
+    """Name of the run; that of one that was begun goes on with it."""
+    seed: int = 0
+    """Seed of everything random."""
+    trials: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10)")] = None
+    """Trials in all, random ones included."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 60)")] = None
+    """Control periods of a trial, ten a second."""
+    speed: float = 1.0
+    """Share of the arm's velocity limits that the supervisor allows, 0 to 1."""
+    patience: Patience = None
+    """Longest silence of the arm and longest pause of our own loop that are borne. Raise it for a twin on a busy computer only."""
+    runs: Path = _RUNS
+    """Folder that runs are kept in."""
+    yes: bool = False
+    """Do not wait for Enter."""
+    threads: Threads = None
+    """Cores to use."""
+
+    def run(self) -> int:
+        from experiments.arm_reach import reach_command
+
+        return reach_command(self)
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Fit a model from nothing to what was recorded on an arm, as when the arm is not what it was: worn, loaded, repaired.
+
+    The new run names its parent, whose settings it takes over; the parent stays as it is. No arm is needed.
+
+    Examples: `reflexarc retrain runs/reacher --data runs/logs/ur5e-reacher-20261121-101500.mcap`,
+    `reflexarc retrain runs/reacher --data runs/logs --name reacher-loaded`.
+    """
+
+    run_directory: tyro.conf.Positional[Path]
+    """The parent's folder."""
+    data: Path
+    """A log (MCAP), or a folder of logs or of reaching episodes (`reflexarc deploy --keep`)."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the parent's and the time)")] = None
+    """Name of the new run."""
+    runs: Path = _RUNS
+    """Folder that runs are kept in."""
+    threads: Threads = None
+    """Cores to use."""
+
+    def run(self) -> int:
+        from experiments.arm_reach import retrain_command
+
+        return retrain_command(self)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Drive a twin again as a log says, through a new bridge, and compare where the joints went. Exits with 1 above --tolerance.
+
+    A twin of its own is started, placed where the log's arm stood, and given the log's actions at the log's times under the log's
+    safety rules: from the first activation to the first hold or stop.
+
+    Examples: `reflexarc replay runs/logs/ur5e-swing-20261121-101500.mcap`, `reflexarc replay LOG --address 127.0.0.9 --tolerance 0.02`.
+    """
+
+    log: tyro.conf.Positional[Path]
+    """The log (MCAP)."""
+    address: str = "127.0.0.9"
+    """Loopback address for the twin."""
+    tolerance: float = 0.02
+    """Furthest that a joint may be from where it was [rad]."""
+
+    def run(self) -> int:
+        from experiments.arm_replay import replay_command
+
+        return replay_command(self)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from episodes.store import EpisodeStore
 from experiments.arm_live import HAZARDS, ask_to_go_on, hold_and_disarm, live_state
 from experiments.arm_policies import ArmPolicy, arm_policy
 from experiments.arm_settings import ArmSettings
@@ -34,7 +35,8 @@ def deploy_command(options: Deploy) -> int:
     certificate = Certificate.load(options.certificate)
     settings = ArmSettings(options.robot, options.address, calibration=options.calibration, speed=certificate.speed,
                            patience=certificate.patience)
-    policy, arm = arm_policy(options.policy, settings.robot, options.threads), settings.arm()
+    policy = arm_policy(options.policy, settings.robot, options.threads, EpisodeStore(options.keep) if options.keep else None)
+    arm = settings.arm()
     safety = settings.careful(policy.safety())
     deployment = settings.deployment(arm, safety, policy.hash)
     _refuse(certificate, deployment, options)

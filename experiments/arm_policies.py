@@ -7,11 +7,13 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from episodes.store import EpisodeStore
 from experiments.arm_reaching import bridge_config
 from experiments.arm_run import ArmRun, reaching
 from experiments.quiet import Quiet
@@ -110,11 +112,13 @@ class FirstMotion:
 class ReachingRun:
     """What a run of `reflexarc reach` or `reflexarc retrain` learned: it plans through its model, to goals drawn with the seed."""
 
-    def __init__(self, folder: Path, robot: str, threads: int | None = None) -> None:
-        self.run, self._threads = ArmRun.open(folder), threads
-        if self.run.config.robot != robot:
-            raise ConfigurationError(f"{folder} learned on {self.run.config.robot!r}, not on {robot!r}: its model knows another arm")
-        self.hash, self.speed = self.run.policy_hash(), self.run.config.speed
+    def __init__(self, run: ArmRun, threads: int | None = None, keep: EpisodeStore | None = None) -> None:
+        """`keep`: where the episodes that it lives go."""
+        self.run, self._threads, self._keep, self.speed = run, threads, keep, run.config.speed
+
+    @cached_property
+    def hash(self) -> str:
+        return self.run.policy_hash()
 
     def safety(self) -> SafetyConfig:
         return bridge_config(self.run.config.robot, "", self.run.config.reaching).safety
@@ -133,7 +137,10 @@ class ReachingRun:
         with reaching(self.run, client, Quiet(), self._threads) as arm:
 
             def live(seed: int, steps: int) -> str:
-                return f"{1e3 * float(arm.final_errors(arm.reach([seed], steps))[0]):.1f} mm from the goal at the end"
+                episodes = arm.reach([seed], steps)
+                if self._keep is not None:
+                    self._keep.append(episodes[0])
+                return f"{1e3 * float(arm.final_errors(episodes)[0]):.1f} mm from the goal at the end"
 
             yield live
 
@@ -141,10 +148,17 @@ class ReachingRun:
 FIRST_MOTIONS = {"hold": FirstMotion(0.0, 5.0), "swing": FirstMotion(0.1, 4.0)}
 
 
-def arm_policy(name: str, robot: str, threads: int | None = None) -> ArmPolicy:
+def arm_policy(name: str, robot: str, threads: int | None = None, keep: EpisodeStore | None = None) -> ArmPolicy:
     """Return the policy called `name`: a first motion or a run's folder. UserError where it is neither, or knows another robot."""
     if name in FIRST_MOTIONS:
         return FIRST_MOTIONS[name]
     if not Path(name).is_dir():
         raise UnknownNameError("policy", name, FIRST_MOTIONS, hint="or the folder of a run that learned to reach, as in runs/NAME")
-    return ReachingRun(Path(name), robot, threads)
+    run = ArmRun.open(Path(name))
+    if run.config.robot != robot:
+        raise ConfigurationError(f"{name} learned on {run.config.robot!r}, not on {robot!r}: its model knows another arm")
+    policy = ReachingRun(run, threads, keep)
+    if policy.safety().fingerprint() != run.config.safety:
+        raise ConfigurationError(f"{name} learned under other safety rules or another compliance than this version's: to its model the arm "
+                                 f"would be another. Learn again: reflexarc reach --robot {robot}")
+    return policy

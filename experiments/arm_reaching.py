@@ -33,7 +33,7 @@ from robots.errors import ConfigurationError, UnknownNameError
 FINAL_PERIODS = 5
 """An episode's final error is the mean distance of its last control periods."""
 _COMPLIANCE: Mapping[str, Compliance] = {
-    "ur5e": Compliance((250.0, 250.0, 200.0, 50.0, 50.0, 25.0), (35.0, 35.0, 25.0, 5.0, 5.0, 2.5)),
+    "ur5e": Compliance((800.0, 800.0, 600.0, 150.0, 150.0, 80.0), (70.0, 70.0, 55.0, 12.0, 12.0, 6.0)),
 }
 """Soft enough that what the arm carries shows, damped so that it does not swing."""
 
@@ -44,10 +44,10 @@ class ArmReachingConfig:
 
     seed: int = 0
     reaching: ReachingConfig = ReachingConfig()
-    learning: LearningConfig = LearningConfig(trials=8, random_trials=3, episode_steps=50, hold=4)
+    learning: LearningConfig = LearningConfig(trials=10, random_trials=4, episode_steps=60, hold=4)
     ensemble: EnsembleConfig = EnsembleConfig(hidden=(128, 128, 128), beyond=0.2, fit=FitConfig(
         batch_size=64, epochs=1000, largest_updates=1500, patience=100, products="bfloat16"))
-    search: ICEMConfig = ICEMConfig(horizon=12, population=80, iterations=3, elites=10, beta=2.0, initial_std=0.3)
+    search: ICEMConfig = ICEMConfig(horizon=8, population=80, iterations=4, elites=10, beta=1.0, initial_std=0.3)
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
@@ -76,7 +76,7 @@ class ArmReaching:
 
     def _learner(self, store: EpisodeStore) -> Learner:
         config, period = self.config, self.config.reaching.period
-        model = make_model(globals().get("MODEL","probabilistic-ensemble"), self._space, self._command.nu, period, config.ensemble, config.seed)
+        model = make_model("probabilistic-ensemble", self._space, self._command.nu, period, config.ensemble, config.seed)
         evaluator = PlanEvaluator(model, self.cost, config.evaluation, self._workers)
         planner = make_planner("icem", evaluator, self._command, period, config.search)
         return Learner(self._source, store, model, None, None, planner, None, config.learning, PolicySearchConfig(), config.seed,

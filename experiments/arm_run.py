@@ -30,6 +30,8 @@ class ArmRunConfig:
     """As the driver catalogue names the arm that learned."""
     speed: float = 1.0
     """Share of the arm's velocity limits with which it learned."""
+    safety: str = ""
+    """Fingerprint of the rules and the compliance under which it learned, before a person's speed and patience."""
     parent: str = ""
     """Run that it was trained anew from; empty: none."""
     data: tuple[str, ...] = ()

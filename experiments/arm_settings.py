@@ -16,6 +16,8 @@ from robots.errors import ConfigurationError
 
 PATIENCE = 0.02
 """The arm's longest silence and our own loop's longest pause that are borne [s]: as UR's own driver."""
+WATCHDOG_MAX = 0.2
+"""A controller that hears nothing for longer than this [s] stops the arm, whatever we bear."""
 PATIENCE_MAX, TWIN_PATIENCE_MAX = 0.05, 0.5
 """What a person may ask for, of an arm and of a twin on a busy computer [s]."""
 
@@ -49,8 +51,9 @@ class ArmSettings:
 
     @property
     def options(self) -> dict[str, str]:
-        """Further options of the driver."""
-        return {} if self.calibration is None else {"calibration": str(self.calibration)}
+        """Further options of the driver: where the controller's own watchdog can be set, it is as patient as we are."""
+        watchdog = {"watchdog_s": f"{min(max(self.patience, PATIENCE), WATCHDOG_MAX):g}"}
+        return watchdog if self.calibration is None else watchdog | {"calibration": str(self.calibration)}
 
     def arm(self) -> Arm:
         """Return the arm's description; UserError for an unknown robot, a client that is not installed, a calibration that is none."""

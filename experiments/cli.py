@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.arm_cli import Check, Deploy, Twin
+from experiments.arm_cli import Check, Deploy, Reach, Replay, Retrain, Twin
 from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 
@@ -263,6 +263,9 @@ Command = (
     | Annotated[Twin, tyro.conf.subcommand("twin")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Deploy, tyro.conf.subcommand("deploy")]
+    | Annotated[Reach, tyro.conf.subcommand("reach")]
+    | Annotated[Retrain, tyro.conf.subcommand("retrain")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
 )
 
 

@@ -21,7 +21,9 @@ _REACHED = 0.05
 
 
 class BridgeRobot:
-    """An armed or idle bridge, its observations with the `reference` (nv,) [rad] that the arm follows at the moment, acted through once in `period` seconds. `send` returns what the supervisor took the command for."""
+    """An armed or idle bridge, acted through once in `period` seconds. `send` returns what the supervisor took the command for;
+    observations hold the `reference` (nv,) [rad] that the arm follows at the moment.
+    """
 
     def __init__(self, client: BridgeClient, mode: CommandMode, period: float, start: np.ndarray | None = None, spread: float = 0.0,
                  start_speed: float = 0.3) -> None:
@@ -113,4 +115,5 @@ class BridgeRobot:
         raise HardwareError(f"the bridge did not become active: {self.client.status().cause}")
 
     def _observe(self, state: ArmState) -> Observation:
-        return Observation(state.received_ns, state.q, state.dq, state.tau, self._kinematics.forward(state.q), extra={"reference": state.reference})
+        return Observation(state.received_ns, state.q, state.dq, state.tau, self._kinematics.forward(state.q),
+                           extra={"reference": state.reference})

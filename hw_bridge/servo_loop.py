@@ -51,7 +51,9 @@ class ServoLoop:
     def tick(self) -> Outcome:
         """Wait for the period to begin, and do all of it."""
         schedule, supervisor = self.schedule, self.supervisor
-        wake_ns = schedule.wait()
+        schedule.sleep()
+        supervisor.rehearse()
+        wake_ns = schedule.spin()
         self._hear_people()  # first: what they wish for may take its time
         measurement = self._read()
         now_ns = time.monotonic_ns()
@@ -167,12 +169,14 @@ class ServoLoop:
             raise
 
     def _look(self) -> None:
-        """Let the supervisor see the arm as it is now: the driver may just have taken its time."""
-        until = time.monotonic() + 1.0
+        """Let the supervisor see the arm as it is now, once it rests: the driver may just have taken its time, and an arm of servos sinks
+        a little when it is held anew.
+        """
+        until, rest = time.monotonic() + 1.0, self.supervisor.config.rest_speed
         while True:
             measurement = self.driver.read()
             now_ns = time.monotonic_ns()
-            if now_ns - measurement.received_ns < 10_000_000 or time.monotonic() > until:
+            if (now_ns - measurement.received_ns < 10_000_000 and np.abs(measurement.dq).max() <= rest) or time.monotonic() > until:
                 break
             time.sleep(0.001)
         self.supervisor.step(now_ns, measurement, None)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.bench.faults.matrix import bench_faults
 from experiments.bench.fit_ensemble import bench_fit_ensemble
 from experiments.bench.ladder_result import print_ladder
 from experiments.bench.ladder_run import LadderOptions, bench_ladder
@@ -22,6 +23,7 @@ from experiments.run_directory import replace_file
 from robots.errors import ConfigurationError, UnknownNameError
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "faults": Benchmark("every kind of fault strikes every twin: limits broken, time until the arm rests, causes told", bench_faults),
     "fit-ensemble": Benchmark("an epoch of fitting an ensemble: seconds and held-out likelihood beside mbrl-lib's", bench_fit_ensemble),
     "learn-cartpole": Benchmark("cart-pole swing-up from nothing: return after 12 trials, and seconds a seed", bench_learn_cartpole),
     "loop": Benchmark("the bridge's loop beside a busy planner: lateness beside cyclictest's, and what a period's pieces cost", bench_loop),

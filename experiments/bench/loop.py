@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from dynamics.state_space import Channel, StateSpace
+from experiments.bench.loop_overhead import measure_overhead
 from experiments.bench.result import Bar, BenchResult, Cell, machine
 from hw_bridge.realtime.board import Board
 from hw_bridge.realtime.privileges import RealTime
@@ -40,6 +41,7 @@ SECONDS = 10.0
 LATENESS_BAR_US = 5.0
 ROW_BAR_US = 1.0
 INFERENCE_BAR_US = 10.0
+OVERHEAD_BAR_US = 100.0
 REPEATS = 5000
 """Of a piece that is measured by itself."""
 HIDDEN = (64, 64)
@@ -79,13 +81,18 @@ def bench_loop(console: Console, seeds: int, threads: int | None) -> BenchResult
         console.print(f"the pieces of a period, and {SECONDS:.0f} s of them in a loop with the recorder")
         alone = process.submit(_pieces_alone).result()
         inside, log_words, lost = process.submit(_pieces_in_the_loop, SECONDS).result()
+        console.print(f"the whole loop for {SECONDS:.0f} s, an arm without a wire at its end")
+        overhead, work = process.submit(measure_overhead, RATES[0], SECONDS).result()
     for words in refused:
         console.print(f"not allowed here: {words}")
     console.print(log_words)
     for name in PIECES:
         rows.append((name, "by itself", *alone[name], None))
         rows.append((name, f"in the loop, {RATES[-1]} Hz", *inside[name], None))
-    bars += [Bar("a log row", alone["log row"][0], ROW_BAR_US, at_least=False, unit="us"),
+    rows.append(("observation in, command out", f"in the loop, {RATES[0]} Hz", *_summary(overhead), None))
+    rows.append(("all of a period but the wire", f"in the loop, {RATES[0]} Hz", *_summary(work), None))
+    bars += [Bar("observation in to command out, p99", _summary(overhead)[1], OVERHEAD_BAR_US, at_least=False, unit="us"),
+             Bar("a log row", alone["log row"][0], ROW_BAR_US, at_least=False, unit="us"),
              Bar(f"rows lost at {RATES[-1]} Hz", lost, 0.0, at_least=False),
              Bar("policy 2x64, p99", alone["policy 2x64"][1], INFERENCE_BAR_US, at_least=False, unit="us")]
     return BenchResult("loop", COLUMNS, rows, bars, machine(threads))

@@ -24,7 +24,7 @@ class DriverEntry:
 def _ur5e(address: str, options: Mapping[str, str]) -> Driver:
     from hw_bridge.drivers.universal_robots import UniversalRobots
 
-    return UniversalRobots(address, **options)
+    return UniversalRobots(address, watchdog_s=float(options.get("watchdog_s", "0.02")))
 
 
 def _so101(address: str, options: Mapping[str, str]) -> Driver:

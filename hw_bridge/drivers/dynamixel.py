@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mujoco
@@ -18,7 +19,7 @@ import numpy as np
 
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
-from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags
+from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags, way_back
 from robots.arms.arm import Arm
 from robots.command import CommandMode
 from robots.errors import ConfigurationError, HardwareError, MissingExtraError, NonFiniteError
@@ -113,6 +114,9 @@ class DynamixelDriver:
         self._port: ServoPort | None = None
         self._mode: CommandMode | None = None
         self._q, self._dq, self._tau = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+        self._goal = self._q.copy()
+        """(n,) the positions that the servos were last told [rad]."""
+        self._back: Iterator[np.ndarray] = iter(())
         self._alert, self._torque_on, self._errors, self._dog = [False] * n, [True] * n, [0] * n, [0] * n
         self._tags = Tags(n, 10)
         self._reads = 0
@@ -169,6 +173,7 @@ class DynamixelDriver:
         mode = self.arm.spec.command(mode).mode
         if mode is CommandMode.JOINT_TORQUE and not np.isfinite(self._torque_scale).all():
             raise HardwareError("a servo of this arm measures no current (XL430): it takes no torques; use positions or velocities")
+        self._back = iter(())
         self._refresh()
         self._inspect()
         if any(self._errors):
@@ -219,6 +224,7 @@ class DynamixelDriver:
 
     def read(self) -> Measurement:
         port, budget = self._wire(), 0.4 * self.arm.spec.control_dt
+        self._lead_back()
         self._reads += 1
         port.sync_read(_STATE, self._tags.ask(), self._ids, budget, self._take)
         if self._reads % _CHECK_EVERY == 0 or any(alert and not error for alert, error in zip(self._alert, self._errors, strict=True)):
@@ -303,9 +309,12 @@ class DynamixelDriver:
             entries.append(number)
             entries.extend((int(goal) & mask).to_bytes(size, "little"))
         self._wire().sync_write(address, size, entries)
+        if mode is CommandMode.JOINT_POSITION:
+            self._goal = values.copy()
 
     def end(self) -> None:
         """Leave servoing with every servo holding its place; the watchdog is switched off, for holding needs no program."""
+        self._back = iter(())
         if self._mode is None:
             return
         port = self._wire()
@@ -317,8 +326,8 @@ class DynamixelDriver:
         self._mode = None
 
     def stop(self) -> None:
-        """Halt at once: velocities go to 0, positions to where the arm was last seen; from torque mode the servos are switched to position
-        mode, which holds the arm where it is.
+        """Halt at once: velocities go to 0; positions are led back to where the arm was last seen, slowly and a step with every `read`;
+        from torque mode the servos are switched to position mode, which holds the arm where it is.
         """
         if self._mode is None or self._port is None or not np.isfinite(self._q).all():
             return
@@ -326,12 +335,21 @@ class DynamixelDriver:
             if self._mode is CommandMode.JOINT_TORQUE:
                 self._switch(CommandMode.JOINT_POSITION, at_once=True)
                 self._mode = CommandMode.JOINT_POSITION
+            elif self._mode is CommandMode.JOINT_POSITION:
+                self._back = way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * self.arm.spec.control_dt)
+                self._lead_back()
             else:
                 self._send(self._mode, self._rest(self._mode))
+
+    def _lead_back(self) -> None:
+        goal = next(self._back, None)
+        if goal is not None:
+            self._send(CommandMode.JOINT_POSITION, goal)
 
     def clear_fault(self) -> None:
         """Reboot servos that switched themselves off and release tripped watchdogs. Servoing must be begun again."""
         port = self._wire()
+        self._back = iter(())
         self._inspect()
         for number, error in zip(self._ids, self._errors, strict=True):
             if error & _LATCHED:

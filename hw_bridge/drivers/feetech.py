@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,8 +99,9 @@ class FeetechDriver:
         self._port: ServoPort | None = None
         self._begun = False
         self._q, self._dq, self._tau = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-        self._goal = self._q
+        self._goal = self._q.copy()
         """(n,) what the servos were last told [rad]."""
+        self._back: Iterator[np.ndarray] = iter(())
         self._status, self._limit = [0] * n, [_MARK] * n
         self._tags = Tags(n, _WINDOW)
 
@@ -159,6 +161,7 @@ class FeetechDriver:
 
     def begin(self, mode: CommandMode) -> None:
         self.arm.spec.command(mode)
+        self._back = iter(())
         self._refresh()
         if any(self._status):
             raise HardwareError(f"servoing cannot begin: {self._fault()}; see to it and clear the fault first")
@@ -176,6 +179,7 @@ class FeetechDriver:
         self._begun, self._goal = True, self._q.copy()
 
     def read(self) -> Measurement:
+        self._lead_back()
         size = self._tags.ask()
         self._wire().sync_read(_LIMIT, size, self._ids, 0.4 * self.arm.spec.control_dt, self._take)
         return self._measurement()
@@ -238,26 +242,31 @@ class FeetechDriver:
 
     def end(self) -> None:
         """Stop servoing; the servos hold the last goal."""
-        self._begun = False
+        self._begun, self._back = False, iter(())
 
     def stop(self) -> None:
-        """Lead every servo's goal back to where it was last seen, no faster than the arm's limits and within 0.1 s. Nothing is sent where
-        servoing has not begun: a goal would switch torque on.
+        """Lead every servo's goal back to where it was last seen, slowly and a step with every `read`. Nothing is sent where servoing has
+        not begun: a goal would switch torque on.
         """
         if self._begun and self._port is not None and np.isfinite(self._q).all():
-            period = self.arm.spec.control_dt
+            self._back = way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * self.arm.spec.control_dt)
             with contextlib.suppress(Exception):  # whatever it is, the supervisor's fault state has it already
-                for goal in way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * period):
-                    self.write(goal)
-                    time.sleep(period)
+                self._lead_back()
+
+    def _lead_back(self) -> None:
+        goal = next(self._back, None)
+        if goal is not None:
+            self.write(goal)
 
     def clear_fault(self) -> None:
         """Release latched overloads without letting the arm drop: the goal becomes where it stands, then torque is enabled anew."""
+        self._back = iter(())
         self._refresh()
         for i, number in enumerate(self._ids):
             if self._status[i] & (_OVERLOAD | _OVERCURRENT):
                 goal = self._encoded(self._q[i], i)
                 self._port.write(number, _GOAL, goal & 0xFF, goal >> 8)
+                self._goal[i] = self._q[i]
                 self._port.write(number, _TORQUE, 1)
         if self._begun and any(limit != _MARK for limit in self._limit):
             self._begun = False

@@ -7,8 +7,10 @@ import fcntl
 import os
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
+
+import numpy as np
 
 from robots.errors import HardwareError
 
@@ -167,13 +169,13 @@ def _nothing() -> None:
     return
 
 
-def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray, count: int = 10) -> Iterator[np.ndarray]:
-    """Yield at most `count` goals (n,) [rad] on the way from `goal` to `seen`, no joint further than `step` (n,) from the one before.
+def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield goals (n,) [rad] from `goal` to `seen`, no joint further than a quarter of `step` (n,), its fastest, from the one before.
 
     A goal that jumped back to where an arm was seen would throw it: it lags behind, and its encoder may lie.
     """
-    while count and (goal != seen).any():
-        goal, count = np.clip(seen, goal - step, goal + step), count - 1
+    while (goal != seen).any():
+        goal = np.clip(seen, goal - 0.25 * step, goal + 0.25 * step)
         yield goal
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
@@ -25,11 +26,11 @@ _NICE = -10
 class PageConfig:
     """Which bridge the page is for, and where it is served."""
 
-    bridge: tyro.conf.Positional[str]
+    bridge: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="BRIDGE")]
     """Name of the running bridge, as it says when it is ready."""
-    robot: tyro.conf.Positional[str]
+    robot: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ROBOT")]
     """The robot it drives, as the driver catalogue names it: ur5e, so101, ..."""
-    mode: CommandMode = CommandMode.JOINT_POSITION
+    mode: tyro.conf.EnumChoicesFromValues[CommandMode] = CommandMode.JOINT_POSITION
     """What its policies command, and so what set-points are."""
     address: str = "127.0.0.1"
     """Of this machine, on loopback only."""

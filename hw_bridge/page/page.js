@@ -3,7 +3,7 @@
 const token = new URLSearchParams(location.search).get("token");
 const headers = { Authorization: `Bearer ${token}` };
 const at = (id) => document.getElementById(id);
-const POLL_MS = 50, POLL_LIMIT_MS = 2000, STOP_LIMIT_MS = 3000;
+const POLL_MS = 50, POLL_LIMIT_MS = 2000, STOP_LIMIT_MS = 3000, PANELS_MS = 250;
 
 const MEANING = {
   DISCONNECTED: "nothing was measured yet",
@@ -17,7 +17,7 @@ const MEANING = {
 const SENSIBLE = { IDLE: ["arm"], ARMED: ["activate", "disarm"], ACTIVE: ["hold"], HOLD: ["resume", "disarm"], FAULT: ["reset"], ESTOP: ["reset"] };
 
 let arm = null, newest = null, receivedAt = 0, trouble = "", waitingFor = "";
-let samples = [];
+let samples = [], shownEvent = -1, panelsAt = -Infinity;
 const rows = [];
 
 function element(kind, className, text = "") {
@@ -75,6 +75,11 @@ function show(p) {
   for (const button of document.querySelectorAll("[data-wish]")) {
     button.classList.toggle("sensible", (SENSIBLE[p.state] || []).includes(button.dataset.wish));
   }
+  const event = p.events.length ? p.events[p.events.length - 1].number : 0;
+  if (event !== shownEvent) showEvents(p.events);
+  shownEvent = event;
+  if (performance.now() - panelsAt < PANELS_MS) return; // figures that change more often cannot be read
+  panelsAt = performance.now();
   const share = p.ticks ? p.misses / p.ticks : 0;
   list(at("latency"), [
     ["wakes late, 99 %", milliseconds(p.late_99_us / 1000)], ["latest wake", milliseconds(p.worst_ms)],
@@ -89,7 +94,10 @@ function show(p) {
     ["arm's controller", p.vendor || "nothing to report", p.vendor], ["recorder", p.recorder || "no trouble", p.recorder],
     ["bus errors", count(p.bus_errors)], ["stop generation", p.generation === null ? "–" : count(p.generation)],
   ]);
-  at("events").replaceChildren(...p.events.slice().reverse().map((event) => {
+}
+
+function showEvents(events) {
+  at("events").replaceChildren(...events.slice().reverse().map((event) => {
     const item = element("li", "");
     item.append(element("time", "", event.time), element("b", "", event.kind), element("span", "", event.text));
     return item;
@@ -191,6 +199,7 @@ async function wish(button) {
   waitingFor = "";
   button.classList.remove("waiting");
   answerWith(reply);
+  judge();
 }
 
 at("stop").addEventListener("pointerdown", stop);

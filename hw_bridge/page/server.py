@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import secrets
@@ -36,19 +37,16 @@ class OperatorPage:
                  port: int = 0) -> None:
         """`name`: of the bridge; `mode`: what its policies command; `port` 0: any free one."""
         checked_loopback(address)
-        try:  # two pages would count presses apart, and the bridge would overhear one
-            self._seat = Segment.create(f"{name}.page", 64)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"bridge {name!r} has a page already; use that one, or end its process first") from error
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(_take_seat(name).close)
             client = BridgeClient(name, arm, desk="page")
-            self.feed = Feed(client)
-            self.desk = Desk(client, self.feed)
+            stack.callback(client.close)
             self._server = _listen(address, port, partial(_Request, self))
-        except BaseException:
-            self._seat.close()
-            raise
-        self._client = client
+            stack.callback(self._server.server_close)
+            self.feed = Feed(client)
+            stack.callback(self.feed.close)
+            self._closing = stack.pop_all()
+        self.desk = Desk(client, self.feed)
         self.access = Access.at(address, self._server.server_address[1])
         self.facts = arm_words(arm, mode, name)
         """What of the arm never changes, for /arm."""
@@ -67,10 +65,7 @@ class OperatorPage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._server.server_close()
-        self.feed.close()
-        self._client.close()
-        self._seat.close()
+        self._closing.close()
 
 
 class _Server(ThreadingHTTPServer):
@@ -160,6 +155,14 @@ class _Request(BaseHTTPRequestHandler):
 
     def log_message(self, form: str, *arguments: object) -> None:
         _LOG.debug("%s", self.command)  # not the address: it may hold the token
+
+
+def _take_seat(name: str) -> Segment:
+    """Return what marks that this process is the bridge's one page; its lock ends with the process, however that ends."""
+    try:  # two pages would count their presses apart, and the bridge would overhear one of them
+        return Segment.create(f"{name}.page", 64)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"bridge {name!r} has a page already; use that one, or end its process first") from error
 
 
 def _listen(address: str, port: int, handler: object) -> _Server:

@@ -9,7 +9,7 @@ import numpy as np
 from episodes.episode import Episode
 from episodes.metadata import Clock, EpisodeMetadata
 from hw_bridge.recorder.header import LogHeader
-from hw_bridge.recorder.log_row import NO_MODE
+from hw_bridge.recorder.log_row import MODE_CODES, NO_MODE
 from hw_bridge.recorder.read_log import Log
 from robots.command import CommandMode
 
@@ -22,7 +22,8 @@ def log_episodes(log: Log, minimum_steps: int = 2, charge: Charge | None = None)
 
     A transition begins with the row in which an action is first followed and ends with that of the next one: `x` = [q, dq] as measured
     there, with the time at which the measurement arrived. `commanded` is the action as it came; `applied` what the supervisor wrote
-    meanwhile: the last set-point of positions, the mean of velocities and torques. An episode ends at every intervention (another
+    meanwhile: the last set-point of positions, the mean of velocities and torques; the position that the action was taken for where the
+    arm follows positions through torques. An episode ends at every intervention (another
     state than ACTIVE, nothing written), wherever rows are missing, a measurement is not a number, or the action was of another mode
     than what was written; the action that was under way there is left out. Actions between which nothing new was measured share a
     transition, with the last of them as commanded. Without `charge` the cost is zero: the task that retrains knows its own.
@@ -40,8 +41,8 @@ def _segments(log: Log) -> Iterator[np.ndarray]:
     rows, states = log.rows, [name.lower() for name in log.header.states]
     if len(rows) == 0:
         return
-    good = ((rows["state"] == states.index("active")) & (rows["action_sequence"] >= 0) & (rows["written_mode"] != NO_MODE)
-            & (rows["action_mode"] == rows["written_mode"]))
+    followed = (rows["action_mode"] == rows["written_mode"]) | _compliant(rows)
+    good = (rows["state"] == states.index("active")) & (rows["action_sequence"] >= 0) & (rows["written_mode"] != NO_MODE) & followed
     for name in ("q", "dq", "action", "written"):
         good &= np.isfinite(rows[name]).all(axis=1)
     index = np.flatnonzero(good)
@@ -49,6 +50,11 @@ def _segments(log: Log) -> Iterator[np.ndarray]:
     for part in np.split(index, np.flatnonzero(~joined[index[1:] - 1]) + 1):
         if len(part):
             yield rows[part[0] : part[-1] + 1]
+
+
+def _compliant(rows: np.ndarray) -> np.ndarray:
+    """Return where positions were commanded and torques written."""
+    return (rows["action_mode"] == MODE_CODES[CommandMode.JOINT_POSITION]) & (rows["written_mode"] == MODE_CODES[CommandMode.JOINT_TORQUE])
 
 
 def _episode(header: LogHeader, rows: np.ndarray, trial: int, charge: Charge | None) -> Episode | None:
@@ -60,7 +66,9 @@ def _episode(header: LogHeader, rows: np.ndarray, trial: int, charge: Charge | N
         return None
     first, ends = starts[:-1], starts[1:]
     x = np.concatenate([rows["q"][starts], rows["dq"][starts]], axis=1)
-    if header.modes[rows["written_mode"][0]] == CommandMode.JOINT_POSITION:
+    if _compliant(rows[0]):
+        applied = rows["target"][ends - 1]
+    elif header.modes[rows["written_mode"][0]] == CommandMode.JOINT_POSITION:
         applied = rows["written"][ends - 1]
     else:
         applied = np.add.reduceat(rows["written"][: ends[-1]], first) / (ends - first)[:, None]

@@ -48,6 +48,10 @@ class SetPoints(Protocol):
         """Return whether the stop has ended."""
         ...
 
+    def rehearse(self) -> None:
+        """Do the work of a period and forget it: what it needs is in the caches when the period begins."""
+        ...
+
 
 class MotionSetPoints:
     """Joint positions or velocities: jerk-limited, always able to stop, the stop's path clear."""
@@ -101,6 +105,12 @@ class MotionSetPoints:
 
     def resting(self, measurement: Measurement) -> bool:
         return not self.state[1:].any()
+
+    def rehearse(self) -> None:
+        q, dq, ddq = self.state
+        jerk_limited.follow_slower(self.state, self._next, q, dq, ddq, 0.001, self.limits, self._velocity_max, 1.0, self._velocity,
+                                   self._reasons)
+        self._obstacle(self._next)
 
     def _commit(self) -> None:
         self.state, self._next = self._next, self.state
@@ -169,6 +179,9 @@ class TorqueSetPoints:
     def resting(self, measurement: Measurement) -> bool:
         return self._held is not None and self._slow(measurement)
 
+    def rehearse(self) -> None:
+        self._geometry.gravity(self._low)
+
     def outside(self, measurement: Measurement) -> Rule:
         """Return POSITION, VELOCITY, WORKSPACE or COLLISION where the arm is, or cannot but come, outside its limits."""
         q, dq, limits = measurement.q, measurement.dq, self._limits
@@ -235,6 +248,10 @@ class CompliantSetPoints:
 
     def resting(self, measurement: Measurement) -> bool:
         return self._motion.resting(measurement)
+
+    def rehearse(self) -> None:
+        self._motion.rehearse()
+        self._torque.rehearse()
 
     def _pull(self, dt: float, m: Measurement) -> np.ndarray:
         q, dq, _ = self._motion.state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 import time
@@ -195,6 +197,8 @@ class ServoArm(ABC):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
+        with contextlib.suppress(OSError):  # servos have processors of their own; its threads too: none keeps another waiting
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
         port = FaultPort(self.actions(), port=fault_port)
         self._origin = time.monotonic() - self.plant.time
         announce(model=model, device=self.bus.device, fault_port=port.port)

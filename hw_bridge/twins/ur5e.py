@@ -170,10 +170,10 @@ def main() -> None:
         twin = UR5eTwin(options)
     except ConfigurationError as error:
         raise SystemExit(f"twin ur5e: {error}") from error
-    port = FaultPort(twin.actions())
     if options.realtime:
         with contextlib.suppress(PermissionError):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    port = FaultPort(twin.actions())  # its threads too, so that none keeps the controller waiting
 
     def end(number: int, frame: object) -> None:
         twin.ending = True

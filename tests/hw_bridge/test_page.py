@@ -34,7 +34,7 @@ pytest.importorskip("rtde_control")
 ADDRESS = "127.0.61.2"
 ROOT = Path(__file__).resolve().parents[2]
 # A busy test machine is late now and then; actions may be old, so that a hung policy is not held before the button is pressed.
-SAFETY = SafetyConfig(policy_period=0.05, observation_age_max=0.4, gap_max=0.4, clock_drift_max=0.8, action_age_max=20.0,
+SAFETY = SafetyConfig(policy_period=0.05, observation_age_max=1.0, gap_max=1.0, clock_drift_max=2.0, action_age_max=20.0,
                       tracking_error_max=0.4, extrapolation=0.1)
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 POLICY = """
@@ -59,7 +59,8 @@ class Page:
     """The page's process and a browser's view of it."""
 
     def __init__(self, bridge: str) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "hw_bridge.page", bridge, "ur5e"], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        command = [sys.executable, "-m", "hw_bridge.page", bridge, "ur5e"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         line = self.process.stdout.readline()
         self.url = line.removeprefix("operator page: ").strip()
         self.host = urlsplit(self.url).netloc
@@ -85,16 +86,19 @@ class Page:
         assert status == 200
         return json.loads(text)
 
-    def await_state(self, wanted: str, seconds: float = 10.0) -> dict:
+    def await_state(self, wanted: str, seconds: float = 20.0) -> dict:
         return until(lambda: (p := self.state()) and p["state"] == wanted and p, seconds, lambda: self.state()["cause"])
 
     def close(self) -> None:
         self.process.terminate()
-        assert self.process.wait(10.0) == 0
-        self.process.stdout.close()
+        try:
+            assert self.process.wait(30.0) == 0
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
 
 
-def until(look, seconds: float = 10.0, words=lambda: ""):
+def until(look, seconds: float = 20.0, words=lambda: ""):
     """Return what `look` returns once it is true."""
     ends = time.monotonic() + seconds
     while not (found := look()):
@@ -246,21 +250,23 @@ def test_a_bridge_that_is_gone_is_not_live_and_what_was_wished_then_is_never_obe
 
 
 def test_a_wish_that_was_not_answered_is_withdrawn(bridge):
+    bridge.client.wish("arm")
+    time.sleep(0.3)  # at rest, so that it could be disarmed
     bridge.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(HardwareError, match="did not answer"):
-            bridge.client.wish("arm", timeout=0.2)
+            bridge.client.wish("disarm", timeout=0.2)
     finally:
         bridge.process.send_signal(signal.SIGCONT)
     ticks = bridge.client.state().tick
     until(lambda: bridge.client.state().tick > ticks + 50)
-    assert bridge.client.state().state in (State.IDLE, State.FAULT)
+    assert bridge.client.state().state is not State.IDLE  # ARMED, or FAULT where the arm's own watchdog was quicker
 
 
 class Browser:
     """Headless Chromium over the pipes of its DevTools protocol (JSON, each message ended by a zero byte)."""
 
-    def __init__(self, folder: Path, size: str = "1600,900") -> None:
+    def __init__(self, folder: Path, size: str = "1200,800") -> None:
         out_read, self._out = os.pipe()
         self._in, in_write = os.pipe()
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 64) for end in (out_read, in_write)]  # away from 3 and 4
@@ -273,8 +279,12 @@ class Browser:
         for end in (out_read, in_write, *theirs):
             os.close(end)
         self._number, self._rest, self._session = 0, b"", {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = {"sessionId": self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        except BaseException:
+            self.close()
+            raise
 
     def call(self, method: str, **parameters: object) -> dict:
         """Return the result of a DevTools method."""
@@ -282,7 +292,7 @@ class Browser:
         os.write(self._out, json.dumps({"id": self._number, "method": method, "params": parameters, **self._session}).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
-                assert select.select([self._in], [], [], 30.0)[0], f"no answer to {method}"
+                assert select.select([self._in], [], [], 60.0)[0], f"no answer to {method}"
                 got = os.read(self._in, 1 << 20)
                 assert got, f"Chromium ended during {method}"
                 self._rest += got
@@ -307,15 +317,21 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def wish(self, verb: str) -> None:
+        """Press a button once it may be pressed."""
+        until(lambda: not self.look(f"document.querySelector('[data-wish={verb}]').disabled"), 20.0)
+        self.click(f"[data-wish={verb}]")
+
     def space(self) -> None:
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=" ", code="Space", text=" " if kind == "keyDown" else "", windowsVirtualKeyCode=32)
+            text = " " if kind == "keyDown" else ""
+            self.call("Input.dispatchKeyEvent", type=kind, key=" ", code="Space", text=text, windowsVirtualKeyCode=32)
 
     def screenshot(self) -> bytes:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     def close(self) -> None:
-        os.kill(self.pid, signal.SIGTERM)
+        os.kill(self.pid, signal.SIGKILL)  # its children end as their pipes to it break
         os.waitpid(self.pid, 0)
         os.close(self._out)
         os.close(self._in)
@@ -324,40 +340,50 @@ class Browser:
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_in_a_browser_it_shows_the_live_arm_and_its_buttons_and_space_bar_work(page, bridge, tmp_path):
     with contextlib.closing(Browser(tmp_path)) as browser:
+        def see(look, seconds=30.0):
+            return until(look, seconds, lambda: browser.look("document.body.innerText"))
+
+        def reach(wanted):
+            """Press what leads there; a busy machine may have made a fault of it in between."""
+            def step():
+                if (shown := browser.text("#state")) != wanted:
+                    browser.wish({"IDLE": "arm", "HOLD": "disarm", "FAULT": "reset", "ESTOP": "reset"}[shown])
+                return shown == wanted
+            see(step)
+
         browser.call("Page.navigate", url=page.url)
-        until(lambda: browser.look("document.title") == "IDLE · ur5e", 20.0, lambda: browser.look("document.body.innerText"))
+        see(lambda: browser.look("document.title") == "IDLE · ur5e")
         assert browser.text("#state") == "IDLE" and "shoulder pan" in browser.text("#rows")
-        assert browser.text("#rows .joint:nth-child(2) .value").startswith("−")
+        see(lambda: browser.text("#rows .joint:nth-child(2) .value").startswith("−"))
         shown = browser.look("newest.ticks")
-        until(lambda: browser.look("newest.ticks") > shown)
+        see(lambda: browser.look("newest.ticks") > shown)
         assert browser.look("[...document.querySelectorAll('#rows canvas')].every(c => c.getContext('2d').getImageData(0, 0, c.width, "
                             "c.height).data.some(v => v > 0))")
 
-        browser.click("[data-wish=activate]")
-        until(lambda: "IDLE" in browser.text("#answer") and browser.look("document.querySelector('#answer').className") == "no")
-        browser.click("[data-wish=arm]")
-        until(lambda: browser.text("#answer") == "arm: done" and browser.text("#state") == "ARMED")
+        browser.wish("activate")
+        see(lambda: "IDLE" in browser.text("#answer") and browser.look("document.querySelector('#answer').className") == "no")
+        reach("ARMED")
         browser.look("document.querySelector('[data-wish=activate]').focus()")
         browser.space()  # stops, and does not press the button that has the focus
-        until(lambda: browser.text("#state") == "ESTOP")
+        see(lambda: browser.text("#state") == "ESTOP")
         assert bridge.client.state().state is State.ESTOP
-        until(lambda: browser.click("[data-wish=reset]") or browser.text("#state") == "IDLE")
+        reach("IDLE")
         browser.click("#stop")
-        until(lambda: browser.text("#state") == "ESTOP" and "confirmed" in browser.text("#answer"))
+        see(lambda: browser.text("#state") == "ESTOP" and "confirmed" in browser.text("#answer"))
         assert bridge.client.state().state is State.ESTOP
 
         bridge.process.send_signal(signal.SIGSTOP)
         try:
-            until(lambda: browser.look("document.title") == "NOT LIVE")
-            assert "emergency stop button of the arm" in browser.text("#gone")
-            assert browser.look("document.querySelector('[data-wish=reset]').disabled")
-            assert "grayscale(1)" in browser.look("getComputedStyle(document.querySelector('#joints')).filter")
+            see(lambda: browser.look("document.title") == "NOT LIVE")
+            see(lambda: "emergency stop button of the arm" in browser.text("#gone"))
+            see(lambda: browser.look("document.querySelector('[data-wish=reset]').disabled"))
+            see(lambda: "grayscale(1)" in browser.look("getComputedStyle(document.querySelector('#joints')).filter"))
         finally:
             bridge.process.send_signal(signal.SIGCONT)
-        until(lambda: browser.look("document.title") == "ESTOP · ur5e")
+        see(lambda: browser.look("document.title") == "ESTOP · ur5e")
         page.process.send_signal(signal.SIGSTOP)  # the page's own process
         try:
-            until(lambda: browser.look("document.title") == "NOT LIVE")
+            see(lambda: browser.look("document.title") == "NOT LIVE")
         finally:
             page.process.send_signal(signal.SIGCONT)
-        until(lambda: browser.look("document.title") == "ESTOP · ur5e")
+        see(lambda: browser.look("document.title") == "ESTOP · ur5e")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -14,10 +13,9 @@ from rich.console import Console
 from experiments.bench.faults.kinds import KINDS, FaultKind
 from experiments.bench.faults.run import FaultRun, run_fault
 from experiments.bench.faults.stage import Stage
-from experiments.bench.faults.twins import TWINS
+from experiments.bench.faults.twins import TWINS, TwinSetup
 from experiments.bench.result import Bar, BenchResult, Cell, machine
 from hw_bridge.recorder.read_log import read_log
-from hw_bridge.twins.twin import favour
 
 COLUMNS = ("twin", "fault", "runs", "rode it out", "violations", "worst time to rest [s]", "bound [s]", "in time", "cause read")
 
@@ -25,7 +23,7 @@ COLUMNS = ("twin", "fault", "runs", "rode it out", "violations", "worst time to 
 def bench_faults(console: Console, seeds: int, threads: int | None) -> BenchResult:
     """Return the whole matrix; it is lived in real time, about five seconds a run. There is no camera to freeze yet."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [run for name in TWINS for run in fault_runs(name, KINDS, range(seeds), Path(folder), console)]
+        runs = [run for setup in TWINS.values() for run in fault_runs(setup, KINDS, range(seeds), Path(folder), console)]
     rows = [_row(twin, kind.name, [run for run in runs if (run.twin, run.kind) == (twin, kind.name)]) for twin in TWINS for kind in KINDS]
     told = [run.cause_read for run in runs if run.cause_read is not None]
     bars = [Bar("violations", float(sum(len(run.violations) for run in runs)), 0.0, at_least=False),
@@ -34,18 +32,15 @@ def bench_faults(console: Console, seeds: int, threads: int | None) -> BenchResu
     return BenchResult("faults", COLUMNS, rows, bars, machine(threads))
 
 
-def fault_runs(twin: str, kinds: Iterable[FaultKind], seeds: Sequence[int], folder: Path, console: Console) -> list[FaultRun]:
-    """Return a run for every kind that `twin` can have and every seed; logs go into `folder`."""
-    setup, runs = TWINS[twin], []
-    stage, niceness = Stage(setup, folder), os.getpriority(os.PRIO_PROCESS, 0)
-    favour(os.getpid())  # who watches late measures late
+def fault_runs(setup: TwinSetup, kinds: Iterable[FaultKind], seeds: Sequence[int], folder: Path, console: Console) -> list[FaultRun]:
+    """Return a run for every kind that the twin can have and every seed; logs go into `folder`."""
+    stage, runs = Stage(setup, folder), []
     try:
         for kind in kinds:
             for seed in seeds if kind.name not in setup.lacks else ():
                 runs.append(run_fault(stage, kind, seed))
                 console.print(_line(runs[-1]), highlight=False, markup=False)
     finally:
-        os.setpriority(os.PRIO_PROCESS, 0, niceness)
         stage.close()
     patterns = {kind.name: kind.cause for kind in KINDS}
     for run in runs:

@@ -21,7 +21,6 @@ from hw_bridge.client import BridgeClient
 from hw_bridge.drivers.catalog import open_driver
 from hw_bridge.recorder.log_row import MODE_CODES
 from hw_bridge.safety.rules import State
-from hw_bridge.twins.twin import favour
 from robots.errors import HardwareError
 
 SPOILS = {"": lambda q: q, "nan": lambda q: np.where(np.arange(len(q)) == 0, np.nan, q),
@@ -38,7 +37,6 @@ class PolicyProcess:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
         self.process = subprocess.Popen([sys.executable, "-m", "experiments.bench.faults.policy"], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True, env=environment)
-        favour(self.process.pid)  # as if it had a processor of its own: a policy that is late by itself is a fault nobody asked for
         self._tell({"bridge": bridge, "config": config.to_text()})
         if self.process.stdout.readline() != "ready\n":
             self.close()
@@ -76,6 +74,8 @@ def main() -> None:
     config = BridgeConfig.from_text(first["config"])
     arm, period = open_driver(config.robot, config.address, config.options).arm, config.safety.policy_period
     client, spec = BridgeClient(first["bridge"], arm, "page"), policy_spec(arm, config.mode, config.safety.policy_period).fingerprint()
+    with contextlib.suppress(OSError):  # a policy that is late by itself is a fault nobody asked for
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     print("ready", flush=True)
     told, path, begun, driven = {"seed": 0, "spoil": ""}, None, 0.0, ()
     due = time.monotonic()

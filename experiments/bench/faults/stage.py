@@ -19,7 +19,7 @@ from robots.errors import HardwareError
 MOVING = 0.05
 """An arm with a joint faster than this moves [rad/s]."""
 PATIENCE_S = 6.0
-WARM_S = 1.5
+WARM_S = 1.2
 """After activation the arm follows its path at full speed."""
 
 
@@ -42,6 +42,7 @@ class Stage:
 
     def ready(self, seed: int) -> None:
         """Return with all faults healed and the arm on the path of `seed`; HardwareError where that cannot be had."""
+        troubles = []
         for attempt in range(4):
             try:
                 self._start()
@@ -50,11 +51,11 @@ class Stage:
                 self._activate()
                 return
             except (HardwareError, OSError, ValueError) as error:  # a twin that is gone answers with nothing, which is no JSON
-                trouble = error
+                troubles.append(str(error))
                 self._end_bridge()
                 if attempt or not isinstance(error, HardwareError):
                     self._end_twin()
-        raise HardwareError(f"the {self.setup.robot} could not be brought back to motion: {trouble}")
+        raise HardwareError(f"the {self.setup.robot} could not be brought back to motion: {'; '.join(troubles)}")
 
     def truth(self) -> dict:
         """Return what the twin says of its plant."""
@@ -83,8 +84,8 @@ class Stage:
             self.twin, self.seen = self.setup.start(), 0
         if self.bridge is None:
             self.config = self.setup.bridge(self.twin, self._folder, len(self.logs))
-            self.bridge = BridgeProcess(self.config)
             self.logs.append(Path(self.config.log))
+            self.bridge = BridgeProcess(self.config)
             self.stop_time = self.stop_time or self.setup.stop_time(self.config)
         if self.bridge.process.poll() is not None:
             raise HardwareError("the bridge's process has ended")

@@ -187,7 +187,8 @@ class FrankaController:
             return
         values = {Generator.JOINT_POSITION: command["q_c"], Generator.JOINT_VELOCITY: command["dq_c"]}.get(
             self._generator, command["tau_J_d"]).copy()
-        self.audit.look(MODES[self._generator], values, self.plant.time)
+        # Judged by the packets that the client saw: it makes one set-point for each, and on a busy machine they arrive in bunches.
+        self.audit.look(MODES[self._generator], values, PERIOD * int(command["message_id"]))
         if not np.isfinite(values).all():
             self.finish(MoveStatus.INPUT_ERROR_ABORTED)
             return
