@@ -15,6 +15,7 @@ from experiments.arm_live import HAZARDS, ask_to_go_on, hold_and_disarm, live_st
 from experiments.arm_policies import ArmPolicy, arm_policy
 from experiments.arm_settings import ArmSettings
 from experiments.progress import make_console
+from experiments.run_directory import replace_file
 from experiments.termination import EXIT_CODE, Terminated, sigterm_raises
 from hw_bridge.certificate import Certificate, Deployment
 from hw_bridge.client import BridgeClient, BridgeProcess
@@ -61,7 +62,7 @@ def deploy_command(options: Deploy) -> int:
     summary = summarise(read_log(log))
     print_summary(console, summary, log)
     if options.json is not None:
-        options.json.write_text(json.dumps(vars(summary) | {"log": str(log)}, indent=1) + "\n")
+        replace_file(options.json, (json.dumps(vars(summary) | {"log": str(log)}, indent=1) + "\n").encode())
     return code
 
 

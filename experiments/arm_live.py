@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -66,13 +67,12 @@ def state_line(client: BridgeClient) -> str:
 
 
 def hold_and_disarm(client: BridgeClient, seconds: float = 5.0) -> None:
-    """Brake, and once the arm is at rest leave it to its own controller. Where a fault or a stop came first, nothing is left to do."""
-    ends = threading.Event()
+    """Brake, and once the arm is at rest leave it to its own controller. Where a fault or a stop came first, nothing is left to do;
+    nor where the bridge does not answer any more: its end brakes the arm too."""
+    ends = time.monotonic() + seconds
     with contextlib.suppress(HardwareError):
-        client.wish("hold")
-    for _ in range(round(seconds / 0.05)):
-        if client.status().state not in (State.ACTIVE, State.HOLD, State.ARMED):
-            return
+        client.wish("hold", timeout=seconds)
+    while time.monotonic() < ends and client.status().state in (State.ACTIVE, State.HOLD, State.ARMED):
         with contextlib.suppress(HardwareError):  # still braking: ask again
-            client.wish("disarm")
-        ends.wait(0.05)
+            client.wish("disarm", timeout=seconds)
+        time.sleep(0.05)

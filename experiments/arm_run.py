@@ -67,7 +67,7 @@ class ArmRun(RunDirectory):
     def learned(self) -> Checkpoint:
         """Return the newest checkpoint; StoreError where nothing was learned yet."""
         checkpoint = self.load()
-        if checkpoint is None or not any(name.startswith("model.") for name in checkpoint.tensors):
+        if checkpoint is None or not int(checkpoint.tensors.get("model.fits", 0)):
             raise StoreError(f"{self.path}: nothing was learned there yet; go on with it: reflexarc reach --robot {self.config.robot} "
                              f"--address ADDRESS --name {self.path.name}")
         return checkpoint

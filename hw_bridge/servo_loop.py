@@ -44,7 +44,8 @@ class ServoLoop:
         self._status_every = max(int(_STATUS_SECONDS / supervisor.arm.spec.control_dt), 1)
         self._interventions = 0
         self._wire = ""
-        self._begun = False
+        self._begun = self._lost = False
+        self._state_of_vendor = VendorState.READY
         self.overhead_ns = 0
         """From the measurement in hand to the set-point handed to the driver, the driver's own time left out [ns]."""
 
@@ -83,6 +84,8 @@ class ServoLoop:
                 self._wire = str(error)
                 self.event("wire", self._wire, Level.ERROR)
             return None
+        self._state_of_vendor = measurement.state
+        self._lost = self._lost or measurement.state is VendorState.LOST
         return measurement
 
     def _write(self, values: np.ndarray) -> None:
@@ -142,10 +145,8 @@ class ServoLoop:
         elif verb == "stop":
             supervisor.emergency_stop(f"stopped by a person at the {desk}")
         elif verb == "reset":
-            measured = supervisor.measured
-            if measured is not None and self._state_of_vendor is not VendorState.READY:
-                self.driver.clear_fault()
-                self._look()
+            supervisor.may_reset()
+            self._recover()
             supervisor.reset()
         elif verb == "disarm":
             supervisor.disarm()
@@ -153,7 +154,16 @@ class ServoLoop:
         elif verb == "close":
             self.closing = True
 
-    _state_of_vendor: VendorState = VendorState.READY
+    def _recover(self) -> None:
+        """Clear the arm's own fault, or connect anew where it was not heard any more: its client may be beyond help."""
+        if self._lost:
+            self.driver.close()
+            with threads_before_others(self._thread_priority):
+                self.driver.connect()
+            self._lost = False
+        elif self._state_of_vendor is not VendorState.READY:
+            self.driver.clear_fault()
+        self._look()
 
     def _arm(self) -> None:
         supervisor = self.supervisor
@@ -219,11 +229,10 @@ class ServoLoop:
     def _tell(self, now_ns: int, wake_ns: int, outcome: Outcome, action: Action | None) -> None:
         supervisor, schedule = self.supervisor, self.schedule
         m, nothing = supervisor.measured, self._nothing
-        if outcome.rules and outcome.rules & ~HARMLESS:
+        if outcome.rules and outcome.state is State.ACTIVE and outcome.rules & ~HARMLESS:
             self._interventions += 1
         if m is None:
             return
-        self._state_of_vendor = m.state
         written = nothing if outcome.values is None else outcome.values
         target = supervisor.target if outcome.state is State.ACTIVE else nothing
         board, to = self.channels.state, self._told

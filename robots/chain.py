@@ -34,7 +34,8 @@ class Chain:
             first, count = int(model.body_jntadr[body]), int(model.body_jntnum[body])
             for joint in range(first, first + count):
                 if model.jnt_type[joint] != mujoco.mjtJoint.mjJNT_HINGE:
-                    raise ConfigurationError(f"Chain: expected hinges on the way to site {site!r}, joint {model.joint(joint).name!r} is none")
+                    raise ConfigurationError(f"Chain: expected hinges on the way to site {site!r}, "
+                                             f"joint {model.joint(joint).name!r} is none")
                 anchor = _transform(model.jnt_pos[joint], np.array([1.0, 0, 0, 0]))
                 fixed[-1] = fixed[-1] @ anchor
                 axes.append(model.jnt_axis[joint] / np.linalg.norm(model.jnt_axis[joint]))

@@ -41,6 +41,8 @@ def test_the_wheel_holds_every_module_and_scene_and_nothing_else(wheel):
     scenes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sim" / "scenes").rglob("*")
               if path.is_file() and "__pycache__" not in path.parts}
     scenes |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "robots" / "arms").glob("*.xml")}
+    scenes |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "hw_bridge" / "page").iterdir()
+               if path.suffix in (".html", ".css", ".js")}
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert inside == modules | scenes
 

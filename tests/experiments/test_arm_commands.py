@@ -48,7 +48,7 @@ def certificate(twin, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["twin", "check", "deploy"])
+@pytest.mark.parametrize("command", ["twin", "check", "deploy", "reach", "retrain", "replay"])
 def test_help_explains_every_command(command, capsys):
     assert reflexarc(command, "--help") == 0
     assert "Example" in capsys.readouterr().out
@@ -128,7 +128,8 @@ def test_a_certified_policy_moves_the_arm_and_ctrl_c_leaves_it_at_rest(certifica
 
         def offset(self, step: int, nv: int) -> np.ndarray:
             lived.append(step)
-            poses.append(twin.fault("state")["q"])
+            if step % 3 == 0:
+                poses.append(twin.fault("state")["q"])
             if len(lived) > 35:
                 raise KeyboardInterrupt
             return swing.offset(step, nv)
@@ -140,7 +141,7 @@ def test_a_certified_policy_moves_the_arm_and_ctrl_c_leaves_it_at_rest(certifica
     code = reflexarc("deploy", "swing", *AT, "--certificate", str(certificate), "--yes", "--log", str(log), "--steps", "30",
                      "--episodes", "2", "--json", str(tmp_path / "summary.json"))
     said = capsys.readouterr().out
-    assert code == 130 and "emergency stop is in your hand" in said and "episode 0" in said and "brakes" in said
+    assert code == 130 and "emergency stop is in your hand" in said and "episode 0" in said and "brakes" in said, said
     moved = np.abs(np.array(poses) - poses[0]).max(axis=0)
     assert 0.05 < moved[0] < 0.12 and moved[1:].max() < 0.02, "the base swings first, alone"
     truth = twin.fault("state")
@@ -150,6 +151,8 @@ def test_a_certified_policy_moves_the_arm_and_ctrl_c_leaves_it_at_rest(certifica
     assert recorded.header.policy_hash == swing.hash and recorded.header.provenance == "swing"
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["actions"] >= 35 and summary["log"] == str(log)
+    assert reflexarc("replay", str(log), "--address", "127.0.45.4", "--tolerance", "0.05") == 0, capsys.readouterr().out
+    assert "again on a twin of ur5e" in capsys.readouterr().out
 
 
 def test_a_swing_visits_every_joint_in_turn_and_begins_and_ends_where_it_was():

@@ -1,4 +1,4 @@
-"""A slice of the fault matrix: a policy drives the SO-101's twin through the real bridge when a fault strikes; and the laws of its parts."""
+"""A slice of the fault matrix: a policy drives the SO-101's twin through the real bridge as a fault strikes; and its own laws."""
 
 from __future__ import annotations
 

@@ -52,6 +52,8 @@ class Stage:
                 return
             except (HardwareError, OSError, ValueError) as error:  # a twin that is gone answers with nothing, which is no JSON
                 troubles.append(str(error))
+                if self.bridge is not None:
+                    self.bridge.process.kill()  # over a wire that is dead a farewell takes long
                 self._end_bridge()
                 if attempt or not isinstance(error, HardwareError):
                     self._end_twin()
