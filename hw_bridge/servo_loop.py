@@ -168,6 +168,8 @@ class ServoLoop:
     def _arm(self) -> None:
         supervisor = self.supervisor
         supervisor.may_arm()
+        if self._lost:
+            self._recover()
         with threads_before_others(self._thread_priority):
             self.driver.begin(supervisor.written_mode)
         self._begun = True

@@ -92,7 +92,7 @@ def test_evaluate_a_run_and_a_random_policy(learned):
     (["evaluate", "cartpole", "--steps", "0"], ["--steps"]),
     (["bench", "learn-cart"], ["learn-cartpole"]),
     (["bench", "learn-cartpole", "--seeds", "0"], ["--seeds"]),
-    (["list", "robots"], ["tasks"]),
+    (["list", "robtos"], ["robots", "tasks"]),
 ])
 def test_mistakes_are_refused_in_words(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -81,8 +81,8 @@ def test_one_that_did_not_pass_lets_nothing_move_and_says_why():
     assert not refused.passed and refused.refusals(DEPLOYMENT, NOW) == ["it did not pass: elbow_joint moves"]
 
 
-@pytest.mark.parametrize("change", [{"reasons": []}, {"created_at": (NOW + timedelta(days=3)).isoformat()}, {"speed": 1.0}, {"patience": 0.5},
-                                    {"deployment": vars(DEPLOYMENT) | {"serial": "mine"}}, {"verdict": "PASSED"}])
+@pytest.mark.parametrize("change", [{"reasons": []}, {"created_at": (NOW + timedelta(days=3)).isoformat()}, {"speed": 1.0},
+                                    {"patience": 0.5}, {"deployment": vars(DEPLOYMENT) | {"serial": "mine"}}, {"verdict": "PASSED"}])
 def test_a_file_that_was_changed_by_hand_is_refused(tmp_path, change):
     values = json.loads(certificate(reasons=("it moves",)).to_text()) | change
     (tmp_path / "c.json").write_text(json.dumps(values))
@@ -130,7 +130,8 @@ def test_a_punctual_loop_passes_and_its_figures_are_right():
 
 @pytest.mark.parametrize(("column", "value", "rows", "words"), [
     ("observation_age_ns", 21_000_000, slice(500, 501), "observation age"), ("dt_ns", 21_000_000, slice(500, 501), "period longest"),
-    ("lateness_ns", 2_100_000, slice(500, 600), "lateness 99"), ("rules", int(Rule.DEVICE_CLOCK), slice(500, 502), "device clock' fired in 2"),
+    ("lateness_ns", 2_100_000, slice(500, 600), "lateness 99"),
+    ("rules", int(Rule.DEVICE_CLOCK), slice(500, 502), "device clock' fired in 2"),
 ])
 def test_what_is_too_late_is_told(column, value, rows, words):
     late = idle_rows()
