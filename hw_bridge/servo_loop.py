@@ -102,10 +102,10 @@ class ServoLoop:
         value, stamp_ns, count = self.channels.action.read()
         if count != self._action_count:
             self._action_count = count
-            length = int(value["length"])
-            values = value["values"] if length == len(self._nothing) else np.zeros(min(length, 1024))
-            self._action = Action(values, _MODES.get(int(value["mode"])), stamp_ns, int(value["sequence"]), int(value["generation"]),
-                                  value["spec"].item().decode(errors="replace"), float(value["speed"]))
+            sequence, generation, speed, values, spec, length, mode, _ = value.item()
+            if length != len(self._nothing):
+                values = np.zeros(min(length, 1024))
+            self._action = Action(values, _MODES.get(mode), stamp_ns, sequence, generation, spec.decode(errors="replace"), speed)
         return self._action
 
     def _hear_people(self) -> None:

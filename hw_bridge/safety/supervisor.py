@@ -10,9 +10,11 @@ heard any more, it is told at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from hw_bridge.drivers.driver import Measurement, VendorState
@@ -90,6 +92,11 @@ class Supervisor:
         self.written_mode = config.written_mode(mode)
         """What its set-points are: torques for a compliant arm, whatever policies command."""
         self._scale = arm.spec.limits.torque_max if torque else np.ones(arm.spec.nv)
+        self._unit, self._clamped = np.ones(arm.spec.nv), np.zeros(arm.spec.nv)
+        nearer(self._unit, self._unit, self._unit, 1.0, self._clamped)  # compiles it
+        self._taken: Action | None = None
+        self._understudy = Interpolator(config.interpolation, config.policy_period, config.extrapolation, arm.spec.nv)
+        """Takes the interpolator's part in rehearsals."""
         self._interpolator = Interpolator(config.interpolation, config.policy_period, config.extrapolation, arm.spec.nv)
         self._watchdogs = Watchdogs(arm, config)
         self._last_ns: int | None = None
@@ -258,6 +265,9 @@ class Supervisor:
     def rehearse(self) -> None:
         """Do most of the work of a period without a result: called shortly before one begins, it takes half of its time."""
         self._interpolator.at(self._now_ns * 1e-9)
+        self._understudy.target(self.target, self._now_ns * 1e-9, self.config.policy_period)
+        if self._taken is not None:
+            self._fault_of(self._now_ns, self._taken)
         self._points.rehearse()
         if self.measured is not None:
             self._watchdogs.look(self._now_ns, None)
@@ -298,18 +308,18 @@ class Supervisor:
         if rules:
             return rules
         previous_ns = self._newest[1] if self._newest else now_ns
-        self._newest = (action.sequence, action.stamp_ns)
-        reference, scale = self._points.reference, self._scale
+        self._newest, self._taken = (action.sequence, action.stamp_ns), action
         band = self.config.clamp_band
-        jump = float(np.max(np.abs(action.values - reference) / scale))
+        jump = nearer(action.values, self._points.reference, self._scale, band, self._clamped)
         if jump > self.config.reject_band:
             self._stop(State.HOLD, f"the policy's target is {jump:.2f} from the set-point, beyond the reject band of "
                                    f"{self.config.reject_band}")
             return Rule.REJECTED
-        np.clip(action.values, reference - band * scale, reference + band * scale, out=self.target)
+        self.target[:] = self._clamped
         self._interpolator.target(self.target, now_ns * 1e-9, (action.stamp_ns - previous_ns) * 1e-9)
-        self._speed = min(max(float(action.speed), 0.0), 1.0) if np.isfinite(action.speed) else 0.0
-        return (Rule.CLAMPED if jump > band else Rule.NONE) | (Rule.UNCERTAIN if self._speed < 1.0 else Rule.NONE)
+        self._speed = min(max(float(action.speed), 0.0), 1.0) if math.isfinite(action.speed) else 0.0
+        rules = Rule.CLAMPED if jump > band else Rule.NONE
+        return rules if self._speed == 1.0 else rules | Rule.UNCERTAIN
 
     def _fault_of(self, now_ns: int, action: Action) -> Rule:
         """Return why an action cannot be heard; NONE where it can."""
@@ -319,15 +329,15 @@ class Supervisor:
             return Rule.OLD_ACTION
         if action.mode is not self.mode or action.spec != self._spec:
             return Rule.SPEC
-        if np.shape(action.values) != (self.arm.spec.nv,):
+        if action.values.shape != self.target.shape:
             return Rule.SHAPE
-        if not np.isfinite(action.values).all():
+        if not math.isfinite(nearer(action.values, self._points.reference, self._scale, np.inf, self._clamped)):
             return Rule.NON_FINITE
         return Rule.NONE
 
     def _lags(self, m: Measurement) -> bool:
         return (self.mode is CommandMode.JOINT_POSITION and self.state is not State.IDLE
-                and float(np.abs(m.q - self._points.reference).max()) > self.config.tracking_error_max)
+                and nearer(m.q, self._points.reference, self._unit, np.inf, self._clamped) > self.config.tracking_error_max)
 
     def _lag_words(self, m: Measurement) -> str:
         error = np.abs(m.q - self._points.reference)
@@ -386,3 +396,17 @@ def _set_points(arm: Arm, config: SafetyConfig, geometry: Geometry, mode: Comman
     if mode is CommandMode.JOINT_TORQUE:
         return TorqueSetPoints(arm, config, geometry)
     return MotionSetPoints(arm, config, geometry, mode)
+
+
+@numba.njit(cache=True)
+def nearer(values: np.ndarray, reference: np.ndarray, scale: np.ndarray, band: float, clamped: np.ndarray) -> float:
+    """Return the largest distance of `values` from `reference`, all (n,), in units of `scale`, NaN or infinite where a value is;
+    writes to `clamped` the values moved to within `band`."""
+    largest = 0.0
+    for i in range(values.shape[0]):
+        distance = (values[i] - reference[i]) / scale[i]
+        if not np.isfinite(distance):
+            return distance
+        largest = max(largest, abs(distance))
+        clamped[i] = reference[i] + min(max(distance, -band), band) * scale[i]
+    return largest
