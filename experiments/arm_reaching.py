@@ -48,7 +48,7 @@ class ArmReachingConfig:
     ensemble: EnsembleConfig = EnsembleConfig(hidden=(128, 128, 128), beyond=0.2, fit=FitConfig(
         batch_size=64, epochs=1000, largest_updates=1500, patience=100, products="bfloat16"))
     search: ICEMConfig = ICEMConfig(horizon=8, population=80, iterations=4, elites=10, beta=1.0, initial_std=0.3)
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig(propagation="E", particles=1)  # a plan must be ready early in its period
 
 
 def bridge_config(robot: str, address: str, config: ArmReachingConfig, log: Path | None = None, **options: str) -> BridgeConfig:
