@@ -99,7 +99,7 @@ def main() -> int:
             loop.event("connected", f"{identity.model}, serial {identity.serial}, firmware {identity.firmware}, at {config.address}")
             for words in real_time.refused:
                 loop.event("realtime", f"not allowed: {words}")
-            name = next(iter(channels.status.name.rsplit(".", 1)))
+            name = channels.status.name.rsplit(".", 1)[0]
             print(json.dumps({"ready": True, "name": name, "identity": asdict(identity), "refused": real_time.refused,
                               "calibration": driver.calibration_hash}), flush=True)
             os.set_blocking(sys.stdin.fileno(), False)

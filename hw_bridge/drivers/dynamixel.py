@@ -19,6 +19,7 @@ import numpy as np
 
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
+from hw_bridge.drivers.servo_driver import ServoDriver
 from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags, way_back
 from robots.arms.arm import Arm
 from robots.command import CommandMode
@@ -40,7 +41,6 @@ _CHECK, _CHECK_SIZE = 64, 7
 _CHECK_EVERY = 10
 _WATCHDOG_UNIT_S = 0.02
 _TRIPPED = 0xFF
-_PATIENCE_S = 1.0
 _REBOOT_S = 0.4
 _SWITCH_S = 0.2
 _LATCHED = 4 | 8 | 16 | 32
@@ -83,7 +83,7 @@ class DynamixelConfig:
             raise ConfigurationError(f"DynamixelConfig.lost_after_s: expected a positive time, got {self.lost_after_s}")
 
 
-class DynamixelDriver:
+class DynamixelDriver(ServoDriver):
     """An arm of Dynamixel X servos on one serial device."""
 
     def __init__(self, arm: Arm, device: str, calibration: Calibration, config: DynamixelConfig | None = None) -> None:
@@ -383,22 +383,6 @@ class DynamixelDriver:
             answer = self._wire().octets(number, _CHECK, _CHECK_SIZE)
             self._torque_on[i], self._errors[i] = answer[0] == 1, answer[-1]
             self._dog[i] = self._wire().octets(number, _WATCHDOG, 1)[0]
-
-    def _refresh(self) -> None:
-        """Read until every servo was heard of; HardwareError where one stays silent."""
-        start = time.monotonic_ns()
-        while time.monotonic_ns() < start + _PATIENCE_S * 1e9:
-            self.read()
-            if min(self._tags.heard) >= start:
-                return
-            time.sleep(self.arm.spec.control_dt)
-        silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp < start]
-        raise HardwareError(f"no answer from {', '.join(silent)} on {self.device}: check the wire from that servo on")
-
-    def _wire(self) -> ServoPort:
-        if self._port is None:
-            raise HardwareError(f"the arm on {self.device} is not connected: call connect first")
-        return self._port
 
 
 def _number(octets: list[int], at: int, size: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
+from hw_bridge.drivers.servo_driver import ServoDriver
 from hw_bridge.drivers.servo_port import Packet, ServoPort, Tags, way_back
 from robots.arms.arm import Arm
 from robots.command import CommandMode
@@ -33,7 +34,6 @@ _WINDOW = 23
 _MARK = 999
 """Torque limit [0.1 %] that `begin` sets. A servo that lost power comes back with 1000: it is known by that."""
 _CURRENT_UNIT = 0.0065
-_PATIENCE_S = 1.0
 _OVERLOAD, _OVERCURRENT = 32, 8
 _WORDS = {1: "supply voltage out of range", 2: "encoder fault", 4: "too hot", 8: "current too high for too long, torque reduced",
           32: "overload, torque reduced"}
@@ -77,7 +77,7 @@ def _firmware(tables: dict[int, list[int]]) -> str:
     return "{}.{}".format(*next(iter(versions.values())))
 
 
-class FeetechDriver:
+class FeetechDriver(ServoDriver):
     """An arm of STS3215 servos on one serial device."""
 
     def __init__(self, arm: Arm, device: str, calibration: Calibration, config: FeetechConfig | None = None) -> None:
@@ -285,19 +285,3 @@ class FeetechDriver:
         if self._port is not None:
             self._port.close()
             self._port = None
-
-    def _refresh(self) -> None:
-        """Read until every servo was heard of; HardwareError where one stays silent."""
-        start = time.monotonic_ns()
-        while time.monotonic_ns() < start + _PATIENCE_S * 1e9:
-            self.read()
-            if min(self._tags.heard) >= start:
-                return
-            time.sleep(self.arm.spec.control_dt)
-        silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp < start]
-        raise HardwareError(f"no answer from {', '.join(silent)} on {self.device}: check the wire from that servo on")
-
-    def _wire(self) -> ServoPort:
-        if self._port is None:
-            raise HardwareError(f"the arm on {self.device} is not connected: call connect first")
-        return self._port

@@ -138,7 +138,7 @@ class TorqueSetPoints:
 
     def __init__(self, arm: Arm, config: SafetyConfig, geometry: Geometry) -> None:
         limits = arm.spec.limits
-        self._arm, self._geometry, self._limits, self._rest_speed = arm, geometry, limits, config.rest_speed
+        self._geometry, self._limits, self._rest_speed = geometry, limits, config.rest_speed
         self._damping = config.damping * limits.torque_max / limits.velocity_max
         self._stiffness = self._damping * 5.0
         self._velocity_max = limits.velocity_max * config.speed

@@ -11,7 +11,6 @@ heard any more, it is told at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numba
@@ -161,7 +160,7 @@ class Supervisor:
         m = self.may_arm()
         self._ready("arm")
         self._points.anchor(m)
-        self._stop_generation()
+        self.generation += 1
         self._enter(State.ARMED, "armed by a person")
 
     def activate(self) -> None:
@@ -193,7 +192,7 @@ class Supervisor:
         self._expect("disarm", State.ARMED, State.HOLD)
         if not self.at_rest():
             raise SafetyRefusal("cannot disarm: the arm is still braking; ask again")
-        self._stop_generation()
+        self.generation += 1
         self._enter(State.IDLE, "disarmed by a person")
 
     def may_reset(self) -> None:
@@ -357,13 +356,10 @@ class Supervisor:
         """Enter a stopped state; a graver one is never left for a milder one."""
         if state <= self.state and self.state in (State.HOLD, State.FAULT, State.ESTOP):
             return
-        self._stop_generation()
+        self.generation += 1
         self._writing = self.state in _WRITING or (self.state is State.FAULT and self._writing and not self._told)
         self._told = False
         self._enter(state, cause)
-
-    def _stop_generation(self) -> None:
-        self.generation += 1
 
     def _enter(self, state: State, cause: str) -> None:
         self.state, self.cause = state, cause
@@ -384,10 +380,6 @@ class Supervisor:
         if m.state is not VendorState.READY and m.state not in also:
             raise SafetyRefusal(f"cannot {verb}: the arm's controller says {m.state}: {m.fault or 'no words'}")
         return m
-
-    def describe(self) -> Mapping[str, str]:
-        """Return what the log's head says of the rules."""
-        return {"mode": str(self.mode), "safety": self.config.fingerprint(), "spec": self._spec}
 
 
 def _set_points(arm: Arm, config: SafetyConfig, geometry: Geometry, mode: CommandMode) -> SetPoints:

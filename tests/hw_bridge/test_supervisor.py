@@ -37,7 +37,6 @@ class World:
     sequence: int = 0
     written: list[tuple[int, np.ndarray]] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)
-    heard_ns: int = 0
 
     def measurement(self, **changes) -> Measurement:
         fields = {"received_ns": self.now, "device_s": self.now * 1e-9, "q": self.q.copy(), "dq": self.dq.copy(), "tau": np.zeros(N),
