@@ -12,7 +12,8 @@ def state_dtype(nv: int) -> np.dtype:
     return np.dtype([
         ("tick", "<u8"), ("now_ns", "<i8"), ("received_ns", "<i8"), ("device_s", "<f8"), ("action_sequence", "<i8"), ("rules", "<u8"),
         ("generation", "<i8"), ("q", "<f8", (nv,)), ("dq", "<f8", (nv,)), ("tau", "<f8", (nv,)), ("target", "<f8", (nv,)),
-        ("reference", "<f8", (nv,)), ("written", "<f8", (nv,)), ("state", "u1"), ("vendor", "u1"), ("writing", "u1"), ("spare", "u1", (5,)),
+        ("reference", "<f8", (nv,)), ("reference_rate", "<f8", (nv,)), ("written", "<f8", (nv,)), ("state", "u1"), ("vendor", "u1"),
+        ("writing", "u1"), ("spare", "u1", (5,)),
     ])
 
 

@@ -42,6 +42,8 @@ class ArmState:
     """(nv,) what the newest action was taken for; NaN unless ACTIVE."""
     reference: np.ndarray
     """(nv,) what is followed now, in the mode that policies command."""
+    reference_rate: np.ndarray
+    """(nv,) its rate; 0 where torques are commanded."""
     written: np.ndarray
     """(nv,) the set-point; NaN where none was written."""
     action_sequence: int
@@ -83,13 +85,19 @@ class BridgeClient:
         self._sequence = 0 if action is None else int(action["sequence"])
         self._telling = threading.Lock()
 
-    def state(self) -> ArmState:
-        """Return the newest state; HardwareError where the bridge has not measured anything yet."""
-        value = self.channels.state.read().value
-        if value is None:
-            raise HardwareError("the bridge has not heard of the arm yet")
+    def state(self, patience: float = 1.0) -> ArmState:
+        """Return the newest state; of a bridge that just started the first, waited for by up to `patience` [s]. HardwareError where none
+        comes.
+        """
+        value, ends = self.channels.state.read().value, time.monotonic() + patience
+        while value is None:
+            if time.monotonic() > ends:
+                raise HardwareError("the bridge has not heard of the arm yet")
+            time.sleep(0.005)
+            value = self.channels.state.read().value
         return ArmState(int(value["tick"]), int(value["now_ns"]), int(value["received_ns"]), value["q"], value["dq"], value["tau"],
-                        value["target"], value["reference"], value["written"], int(value["action_sequence"]), int(value["generation"]),
+                        value["target"], value["reference"], value["reference_rate"], value["written"],
+                        int(value["action_sequence"]), int(value["generation"]),
                         State(int(value["state"])), Rule(int(value["rules"])))
 
     def status(self) -> BridgeStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -35,6 +36,9 @@ class ReachingConfig:
     spread: float = 0.2
     """Episodes begin with every joint up to this far from its home [rad]."""
 
+    start_speed: float = 0.5
+    """The fastest joint's mean speed on the way to where an episode begins [rad/s]."""
+
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not (np.isfinite(value) and value > 0):
@@ -45,14 +49,35 @@ class ReachingConfig:
 
 
 def reaching_state_space(arm: Arm) -> StateSpace:
-    """Return [q (nv), goal (3), dq (nv), lag (nv)]: positions [rad], the goal in the base frame [m], velocities [rad/s], and how far
-    what the arm is pulled to lies before it [rad]: without it the state would not tell where a soft arm goes next.
+    """Return [q (nv), goal (3), dq (nv), lag (nv), reference_rate (nv)]: positions [rad], the goal in the base frame [m], velocities
+    [rad/s], how far what the arm is pulled to lies before it [rad], and how fast that moves [rad/s]: without these two the state would not
+    tell where a soft arm goes next.
     """
     names, every = arm.spec.joint_names, tuple(range(arm.spec.nv))
     return StateSpace([Channel("q", names, every),
                        Channel("goal", ("goal_x", "goal_y", "goal_z"), (0, 1, 2), target=Target.CONSTANT, model_input=False),
                        Channel("dq", tuple(f"{name}_rate" for name in names), every),
-                       Channel("lag", tuple(f"{name}_lag" for name in names), every, target=Target.ABSOLUTE)])
+                       Channel("lag", tuple(f"{name}_lag" for name in names), every, target=Target.ABSOLUTE),
+                       Channel("reference_rate", tuple(f"{name}_reference_rate" for name in names), every, target=Target.ABSOLUTE)])
+
+
+def reflex_state_space(arm: Arm) -> StateSpace:
+    """Return what a network that reaches sees: as `reaching_state_space`, with the way that is missing from the end effector to the goal
+    (3) [m] in the goal's place. The arm's geometry is known, so that nobody need learn it.
+    """
+    q, _, *others = reaching_state_space(arm).channels
+    return StateSpace([q, Channel("miss", ("miss_x", "miss_y", "miss_z"), (0, 1, 2), target=Target.CONSTANT, model_input=False), *others])
+
+
+class MissingWay:
+    """From states (..., nx) of `reaching_state_space` to those of `reflex_state_space`; differentiable."""
+
+    def __init__(self, arm: Arm) -> None:
+        self._chain, self._nv = Chain(arm.model(), arm.spec.end_effector_frames[0]), arm.spec.nv
+
+    def __call__(self, x: Tensor) -> Tensor:
+        q, goal, others = x[..., : self._nv], x[..., self._nv : self._nv + 3], x[..., self._nv + 3 :]
+        return torch.cat([q, goal - self._chain.position(q), others], dim=-1)
 
 
 class ReachingCost(Cost):
@@ -77,37 +102,60 @@ class ReachingCost(Cost):
         return square + 0.05 * (torch.log(square + 1e-3) + 6.9078)
 
 
+def draw_goals(arm: Arm, config: ReachingConfig, seeds: Sequence[int]) -> np.ndarray:
+    """Return the goals (n, 3) [m], in the base frame, that episodes with `seeds` draw."""
+    drawn = np.array([np.random.default_rng([seed, 1]).uniform(-1.0, 1.0, arm.spec.nv) for seed in seeds])
+    kinematics, q = arm.kinematics(), np.clip(arm.home + config.goals * drawn, *_room(arm, config))
+    return np.array([kinematics.forward(pose)[:3] for pose in q])
+
+
+def offset_command(arm: Arm, config: ReachingConfig) -> CommandSpec:
+    """Return what policies that reach command: how far from where it is each joint is to be held (nv,) [rad]."""
+    width = np.full(arm.spec.nv, config.offset)
+    return CommandSpec(CommandMode.ACTUATOR, tuple(f"{name}_offset" for name in arm.spec.joint_names), -width, width, "rad")
+
+
+def _room(arm: Arm, config: ReachingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest joint positions (nv,) [rad] that the arm is told to go to."""
+    limits = arm.spec.limits
+    return np.maximum(arm.home - config.room, limits.position_min + 0.05), np.minimum(arm.home + config.room, limits.position_max - 0.05)
+
+
 class ReachingRobot:
     """A `BridgeRobot` whose commands are offsets (nv,) [rad] from where the joints are, and which draws a goal an episode."""
 
     def __init__(self, robot: BridgeRobot, config: ReachingConfig) -> None:
         self.robot, self.config, self.arm = robot, config, robot.client.arm
-        n, width = self.arm.spec.nv, np.full(self.arm.spec.nv, config.offset)
-        names = tuple(f"{name}_offset" for name in self.arm.spec.joint_names)
-        self.spec = replace(robot.spec, commands=(CommandSpec(CommandMode.ACTUATOR, names, -width, width, "rad"),))
-        limits = self.arm.spec.limits
-        self._low = np.maximum(self.arm.home - config.room, limits.position_min + 0.05)
-        self._high = np.minimum(self.arm.home + config.room, limits.position_max - 0.05)
-        self._kinematics = self.arm.kinematics()
-        self._goal, self._q = np.zeros(3), np.zeros(n)
+        self.spec = replace(robot.spec, commands=(offset_command(self.arm, config),))
+        self._low, self._high = _room(self.arm, config)
+        self._goal, self._q = np.zeros(3), np.zeros(self.arm.spec.nv)
         self.goal: np.ndarray | None = None
         """(3,) the goal of coming episodes [m]; None: every episode draws one with its seed."""
 
-    def draw_goal(self, seed: int) -> np.ndarray:
-        """Return the goal (3,) [m] that an episode with `seed` draws."""
-        generator = np.random.default_rng([seed, 1])
-        q = self.arm.home + self.config.goals * generator.uniform(-1.0, 1.0, self.arm.spec.nv)
-        return self._kinematics.forward(np.clip(q, self._low, self._high))[:3]
-
     def reset(self, seed: int) -> Observation:
-        self._goal = self.draw_goal(seed) if self.goal is None else np.array(self.goal, float)
+        self._goal = draw_goals(self.arm, self.config, [seed])[0] if self.goal is None else np.array(self.goal, float)
         return self._seen(self.robot.reset(seed))
 
     def send(self, command: Command) -> Command:
-        offset = self.spec.commands[0].clip(command.values)
-        target = np.clip(self._q + offset, self._low, self._high)
-        applied = self.robot.send(Command(CommandMode.JOINT_POSITION, target))
+        applied = self.robot.send(self._target(command))
         return Command(CommandMode.ACTUATOR, applied.values - self._q)
+
+    def post(self, command: Command) -> None:
+        """Send `command` without waiting for the supervisor, as `BridgeRobot.post`."""
+        self.robot.post(self._target(command))
+
+    def newest(self, after: int) -> tuple[int, Observation]:
+        """Return what the servo loop saw last, as `BridgeRobot.newest`."""
+        tick, observation = self.robot.newest(after)
+        return tick, self._seen(observation)
+
+    def throttle(self, share: float) -> None:
+        """Ask for this share of the velocity limits from the next command on."""
+        self.robot.throttle(share)
+
+    def _target(self, command: Command) -> Command:
+        offset = self.spec.commands[0].clip(command.values)
+        return Command(CommandMode.JOINT_POSITION, np.clip(self._q + offset, self._low, self._high))
 
     def tick(self) -> Observation:
         return self._seen(self.robot.tick())
@@ -123,4 +171,6 @@ class ReachingRobot:
 
     def _seen(self, observation: Observation) -> Observation:
         self._q = observation.q
-        return replace(observation, extra={"goal": self._goal, "lag": observation.extra["reference"] - observation.q})
+        return replace(observation, extra={"goal": self._goal, "lag": observation.extra["reference"] - observation.q,
+                                           "reference_rate": observation.extra["reference_rate"],
+                                           "miss": self._goal - observation.ee_pose[:3]})

@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 from hw_bridge.bridge import policy_spec
+from hw_bridge.cameras.view import CameraView
 from hw_bridge.client import ArmState, BridgeClient
 from hw_bridge.safety.rules import State
 from robots.command import Command, CommandMode, admit
 from robots.errors import ConfigurationError, HardwareError
-from robots.observation import Observation
+from robots.observation import CameraFrame, Observation
+from robots.spec import CameraSpec
 
 _TAKEN_SECONDS = 0.05
+_GLANCE_SECONDS = 0.0002
 _REACHED = 0.05
 """A start pose counts as reached within this [rad, rad/s]; a compliant arm never quite is."""
 
 
 class BridgeRobot:
     """An armed or idle bridge, acted through once in `period` seconds. `send` returns what the supervisor took the command for;
-    observations hold the `reference` (nv,) [rad] that the arm follows at the moment.
+    observations hold the `reference` (nv,) [rad] that the arm follows at the moment, and `reference_rate` [rad/s].
     """
 
     def __init__(self, client: BridgeClient, mode: CommandMode, period: float, start: np.ndarray | None = None, spread: float = 0.0,
-                 start_speed: float = 0.3) -> None:
+                 start_speed: float = 0.3, cameras: Sequence[CameraView] = (), picture_age_max: float = np.inf) -> None:
         """`start` (nv,) [rad]: where episodes begin (None: the arm's home), each joint up to `spread` [rad] away, drawn with the seed;
-        the arm goes there at `start_speed` [rad/s].
+        the arm goes there at `start_speed` [rad/s]. The newest pictures of `cameras` are part of every observation; a policy that cannot
+        do without them sets `picture_age_max` [s]: where one is older, HardwareError, and the arm is held.
         """
         self.client = client
         self.spec = policy_spec(client.arm, mode, period)
-        self._fingerprint = self.spec.fingerprint()
+        self._fingerprint = self.spec.fingerprint()  # as the bridge has it, which knows of no camera
+        self._cameras, self._picture_age_max = tuple(cameras), picture_age_max
+        seen = [CameraSpec(view.name, view.width, view.height) for view in self._cameras]
+        self.spec = replace(self.spec, cameras=(*self.spec.cameras, *seen))
         self._start = np.array(client.arm.home if start is None else start, float)
         self._spread, self._start_speed = spread, start_speed
         self._kinematics = client.arm.kinematics()
-        self._deadline = 0.0
+        self._share = 1.0
+        self._deadline: float | None = None
+        """Monotonic time [s] at which the present control period began; None before the first command of an episode."""
         if mode is not CommandMode.JOINT_POSITION:
             raise ConfigurationError("BridgeRobot: episodes begin with a move of joint positions, so the mode must be "
                                      f"{CommandMode.JOINT_POSITION}, got {mode}")
 
     def reset(self, seed: int) -> Observation:
         """Activate the bridge if need be, go to the start pose drawn with `seed`, wait there until the arm is at rest."""
+        self._share = 1.0
         state = self.client.state()
         if state.state is State.IDLE:
             self.client.wish("arm")
@@ -52,13 +64,15 @@ class BridgeRobot:
         elif state.state is State.HOLD:
             self.client.wish("resume")
         self._go(self._start + self._spread * np.random.default_rng(seed).uniform(-1.0, 1.0, self.spec.nv))
-        self._deadline = time.monotonic()
+        self._deadline = None  # the arm is at rest: the policy may think before its first command
         return self._observe(self.client.state())
 
     def send(self, command: Command) -> Command:
         command = admit(command, self.spec.commands)
         before = self._active()
-        sequence = self.client.act(command, self._fingerprint, before.generation)
+        if self._deadline is None:
+            self._deadline = time.monotonic()
+        sequence = self.client.act(command, self._fingerprint, before.generation, self._share)
         ends = time.monotonic() + _TAKEN_SECONDS
         while time.monotonic() < ends:
             state = self._active()
@@ -68,8 +82,28 @@ class BridgeRobot:
         raise HardwareError(f"the supervisor did not take the action: {state.rules.words() or 'no rule fired'}; it is in "
                             f"{self.client.status().state.name}")
 
+    def post(self, command: Command) -> None:
+        """As `send`, without waiting until the supervisor took it: for policies that act in every servo period."""
+        self.client.act(admit(command, self.spec.commands), self._fingerprint, self._active().generation, self._share)
+
+    def newest(self, after: int) -> tuple[int, Observation]:
+        """Return the servo loop's newest tick beyond tick `after` and what it saw, waiting for it if need be; HardwareError where the
+        bridge is not ACTIVE or tells nothing for long.
+        """
+        ends = time.monotonic() + _TAKEN_SECONDS
+        while (state := self._active()).tick <= after:
+            if time.monotonic() > ends:
+                raise HardwareError(f"the bridge told nothing new for {_TAKEN_SECONDS * 1e3:.0f} ms")
+            time.sleep(_GLANCE_SECONDS)
+        return state.tick, self._observe(state)
+
+    def throttle(self, share: float) -> None:
+        """Ask for this share (0 to 1) of the velocity limits from the next command on."""
+        self._share = share
+
     def tick(self) -> Observation:
-        self._deadline = max(self._deadline + self.spec.control_dt, time.monotonic())
+        now = time.monotonic()
+        self._deadline = max((now if self._deadline is None else self._deadline) + self.spec.control_dt, now)
         while (left := self._deadline - time.monotonic()) > 0:
             time.sleep(left)
         return self._observe(self._active())
@@ -116,4 +150,13 @@ class BridgeRobot:
 
     def _observe(self, state: ArmState) -> Observation:
         return Observation(state.received_ns, state.q, state.dq, state.tau, self._kinematics.forward(state.q),
-                           extra={"reference": state.reference})
+                           {view.name: frame for view in self._cameras if (frame := self._picture(view)) is not None},
+                           {"reference": state.reference, "reference_rate": state.reference_rate})
+
+    def _picture(self, view: CameraView) -> CameraFrame | None:
+        frame = view.newest()
+        age = np.inf if frame is None else (time.monotonic_ns() - frame.captured_ns) * 1e-9
+        if age > self._picture_age_max:
+            raise HardwareError(f"camera {view.name}: its newest picture is {age * 1e3:.0f} ms old, at most "
+                                f"{self._picture_age_max * 1e3:.0f} ms are allowed. {view.status().words}")
+        return frame

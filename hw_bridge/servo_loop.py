@@ -243,7 +243,8 @@ class ServoLoop:
         to["generation"][()], to["state"][()] = supervisor.generation, int(outcome.state)
         to["vendor"][()], to["writing"][()] = VENDOR_CODES[m.state], outcome.values is not None
         to["q"][:], to["dq"][:], to["tau"][:] = m.q, m.dq, m.tau
-        to["target"][:], to["reference"][:], to["written"][:] = target, supervisor.reference, written
+        to["target"][:], to["written"][:] = target, written
+        to["reference"][:], to["reference_rate"][:] = supervisor.reference, supervisor.reference_rate
         board.publish(now_ns)
         if self.recorder is None:
             return
@@ -255,7 +256,7 @@ class ServoLoop:
                 asked = action.values
         self.recorder.rows.push_row(schedule.ticks, wake_ns, m.received_ns, float(m.device_s), schedule.dt_ns, schedule.lateness_ns,
                                     sequence, stamp_ns, now_ns - m.received_ns, int(outcome.rules), m.q, m.dq, m.tau, asked, target,
-                                    written, m.bus_errors, supervisor.generation, mode,
+                                    supervisor.reference, supervisor.reference_rate, written, m.bus_errors, supervisor.generation, mode,
                                     NO_MODE if outcome.values is None else MODE_CODES[supervisor.written_mode], int(outcome.state),
                                     VENDOR_CODES[m.state])
 

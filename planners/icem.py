@@ -29,6 +29,9 @@ class ICEMConfig(SamplingConfig):
     """Share of the elites tried again, within a plan and, shifted, in the next."""
     initial_std: float = 0.5
     """First standard deviation, as a share of half the command range."""
+    act_on_mean: bool = False
+    """Act on the elites' mean instead of the best candidate: steadier where many plans are as good, and what is learned from it is less
+    noisy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,10 +42,13 @@ class ICEMConfig(SamplingConfig):
 
 
 class ICEM(SamplingPlanner):
-    """Samples smooth plans, keeps the best ones alive across iterations and steps, and acts on the best of all."""
+    """Samples smooth plans, keeps the best ones alive across iterations and steps, and acts on the best of all, or on their mean."""
 
-    acts_on_best = True
     config: ICEMConfig
+
+    @property
+    def acts_on_best(self) -> bool:
+        return not self.config.act_on_mean
 
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
         elites = None

@@ -66,7 +66,7 @@ def check_elites(elites: int, population: int, momentum: float) -> None:
 class SamplingPlanner(ABC):
     """The loop; what is a planner's own is how it begins, samples, updates and picks."""
 
-    acts_on_best = False
+    acts_on_best: bool = False
     """True where the best sample is the plan, False where the mean is."""
 
     def __init__(self, evaluator: PlanEvaluator, command: CommandSpec, control_dt: float, config: SamplingConfig) -> None:

@@ -13,6 +13,7 @@ from dynamics.state_space import StateSpace
 from episodes.episode import Episode
 from episodes.metadata import Clock, EpisodeMetadata
 from planners.cost import Cost
+from policies.planning_ahead import PlansAhead
 from policies.policy import Policy
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError, NonFiniteError, NumericalError
@@ -68,8 +69,8 @@ def run_episode(source: EpisodeSource, policy: Policy, steps: int, *, seed: int,
     if steps < 1:
         raise ConfigurationError(f"an episode needs at least 1 step, got {steps}")
     robot, recording = source.robot, Recording()
+    policy.reset(seed)  # first: it may take its time, which a real robot that has begun does not have
     observation = robot.reset(seed)
-    policy.reset(seed)
     _observe(recording, observation, source.state_space.state(observation))
     if watch is not None:
         watch(observation, recording)
@@ -101,6 +102,8 @@ def _live_period(source: EpisodeSource, policy: Policy, observation: Observation
     """Let `policy` act for one control period, add it to `recording` once all of it is known, and return what was observed."""
     command = policy.act(observation)
     applied = source.robot.send(command)
+    if isinstance(policy, PlansAhead):
+        policy.ahead(observation, applied)
     observation = source.robot.tick()
     state = source.state_space.state(observation)
     cost, terms = _charge(source.cost, recording.x[-1], applied.values, state, observation)

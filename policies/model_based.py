@@ -27,6 +27,7 @@ from episodes.store import EpisodeStore
 from planners.sampling import SamplingPlanner
 from policies.episode_loop import EpisodeSource, Recording, make_episode, run_episode
 from policies.neural_policy import NeuralPolicy
+from policies.planning_ahead import PlanningAhead
 from policies.policy import Policy
 from policies.policy_search import PolicySearchConfig, improve_policy
 from policies.receding_horizon import RecedingHorizonPolicy
@@ -67,6 +68,8 @@ class LearningConfig:
     """Fit again after this many control periods within a trial (1.5 only), beside the fit before every trial; None: never."""
     replan_every: int = 1
     """Control periods between plans (1.5 only)."""
+    plan_ahead: bool = False
+    """Plan for the coming period while the present one acts: for robots that do not wait, as real ones."""
     hold: int = 1
     """Control periods that a random command is held in every other random trial: what changes every period moves a slow
     machine nowhere."""
@@ -198,11 +201,12 @@ class Learner:
         """Live one trial with random commands."""
         self.run(trial, RandomPolicy(self.source.command, self.config.hold if trial % 2 else 1), by_model=False)
 
-    def planning_policy(self, replan_every: int) -> RecedingHorizonPolicy:
+    def planning_policy(self, replan_every: int) -> RecedingHorizonPolicy | PlanningAhead:
         """Return the planner as a policy; playing plans to their end is called open loop."""
-        name = type(self.planner).__name__.lower()
+        name, command = type(self.planner).__name__.lower(), self.source.command
         provenance = f"{name} open loop" if replan_every == self.planner.horizon else name
-        return RecedingHorizonPolicy(self.planner, self.source.state_space, self.source.command, provenance, replan_every)
+        policy = RecedingHorizonPolicy(self.planner, self.source.state_space, command, provenance, replan_every)
+        return PlanningAhead(policy, self.model, self.source.robot.spec.control_dt) if self.config.plan_ahead else policy
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that later trials depend on, by name."""

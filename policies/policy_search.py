@@ -10,7 +10,7 @@ from torch import Tensor
 from dynamics.linear import LinearModel
 from dynamics.neural_ensemble import NeuralEnsemble
 from planners.cost import Cost
-from policies.neural_policy import NeuralPolicy
+from policies.student import Student
 from robots.errors import ConfigurationError, NumericalError
 
 
@@ -37,7 +37,7 @@ class PolicySearchConfig:
                 raise ConfigurationError(f"PolicySearchConfig.{name}: expected a positive number, got {getattr(self, name)}")
 
 
-def improve_policy(policy: NeuralPolicy, model: NeuralEnsemble | LinearModel, cost: Cost, starts: Tensor, config: PolicySearchConfig,
+def improve_policy(policy: Student, model: NeuralEnsemble | LinearModel, cost: Cost, starts: Tensor, config: PolicySearchConfig,
                    seed: int) -> list[float]:
     """Improve `policy` in place on imagined rollouts from lived states `starts` (n, nx) and return the mean cost of every update.
 
@@ -65,7 +65,7 @@ def improve_policy(policy: NeuralPolicy, model: NeuralEnsemble | LinearModel, co
     return history
 
 
-def _imagined_cost(policy: NeuralPolicy, model: NeuralEnsemble | LinearModel, cost: Cost, x: Tensor, horizon: int,
+def _imagined_cost(policy: Student, model: NeuralEnsemble | LinearModel, cost: Cost, x: Tensor, horizon: int,
                    generator: torch.Generator) -> Tensor:
     """Return the mean cost of rollouts from x (E, n, nx), every member following its own."""
     space, total, alive = model.state_space, torch.zeros(x.shape[:-1]), None

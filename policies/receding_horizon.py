@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from dynamics.state_space import StateSpace
 from planners.plan import Plan, PlanMemory
@@ -44,12 +45,19 @@ class RecedingHorizonPolicy:
 
     def act(self, observation: Observation) -> Command:
         """Return the command; NumericalError if not one candidate has a finite cost."""
+        return self.act_in(self.state(observation))
+
+    def state(self, observation: Observation) -> Tensor:
+        """Return the model's state (nx,) float64 of what is observed."""
+        return torch.from_numpy(self._state_space.state(observation))
+
+    def act_in(self, x0: Tensor) -> Command:
+        """Return the command in state x0 (nx,), as `act`."""
         self.plan_seconds = None
         if self.plan is None or self.plan.actions is None or self._age >= self._replan_every:
             started = time.perf_counter()
             if self.before_plan is not None:
                 self.before_plan()
-            x0 = torch.from_numpy(self._state_space.state(observation))
             self.plan = self.planner.plan(x0, self._warm_start(), self._generator, self._deadline)
             self._age = 0
             self.plan_seconds = time.perf_counter() - started

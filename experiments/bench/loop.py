@@ -159,8 +159,8 @@ class _Period:
     def log_row(self, rows: ServoRing) -> None:
         tick, now, mode = self.tick, self.now, self.mode
         q, dq, tau, action, target, written = self.vectors
-        rows.push_row(tick, now, now, 1.25, 1_000_000, 100, tick, now, 1_000_000, 3, q, dq, tau, action, target, written, 0, 1, mode,
-                      mode, 3, 0)
+        rows.push_row(tick, now, now, 1.25, 1_000_000, 100, tick, now, 1_000_000, 3, q, dq, tau, action, target, target, dq, written, 0,
+                      1, mode, mode, 3, 0)
 
     def rehearse(self) -> None:
         """Do all pieces once, for the caches' sake."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from dynamics.neural_ensemble import FitReport
 from episodes.episode import Episode
 from experiments.arm_reaching import ArmReaching, ArmReachingConfig, bridge_config
+from experiments.arm_settings import ArmSettings
 from experiments.bench.result import Bar, BenchResult, Cell, machine
 from hw_bridge.client import BridgeProcess
 from hw_bridge.twins.twin import TwinProcess
@@ -22,6 +23,8 @@ from policies.trial import TrialRecord
 ADDRESS = "127.0.0.2"
 TARGETS = 20
 PAYLOAD_KG = 1.0
+PATIENCE = 0.1
+"""Longest silence that is borne [s]: the twin shares this computer with the planner."""
 NOMINAL_BAR_M, LOADED_BAR, RETRAINED_BAR = 0.01, 2.0, 1.25
 """[m]; and as multiples of the nominal error."""
 _UNSEEN = 1_000_000
@@ -54,7 +57,9 @@ def bench_reach_circle(console: Console, seeds: int, threads: int | None) -> Ben
     goals = [_UNSEEN + k for k in range(TARGETS)]
     with tempfile.TemporaryDirectory() as folder, TwinProcess("ur5e", "--address", ADDRESS) as twin:
         place = Path(folder)
-        with BridgeProcess(bridge_config("ur5e", ADDRESS, config, place / "circle.mcap")) as bridge:
+        settings = ArmSettings("ur5e", ADDRESS, patience=PATIENCE)
+        safety = settings.careful(bridge_config("ur5e", ADDRESS, config).safety)
+        with BridgeProcess(settings.bridge(safety, "ur5e-reach", "bench", log=str(place / "circle.mcap"))) as bridge:
             arm = ArmReaching(bridge.client, config, place / "episodes", _Lines(console), threads)
             try:
                 mbrl_1_5(arm.learner)

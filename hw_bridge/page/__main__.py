@@ -36,6 +36,10 @@ class PageConfig:
     """Of this machine, on loopback only."""
     port: int = 0
     """0: any free one."""
+    cameras: tuple[str, ...] = ()
+    """Names of the cameras that are shown, as in --cameras wrist top."""
+    watch_only: bool = False
+    """No button does anything but the stop button: while an arm is recorded that nobody is to command."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Further options of the driver, as the bridge was given them."""
 
@@ -45,7 +49,7 @@ def serve_page(config: PageConfig) -> int:
     arm = open_driver(config.robot, "", config.options).arm
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    with OperatorPage(config.bridge, arm, config.mode, config.address, config.port) as page:
+    with OperatorPage(config.bridge, arm, config.mode, config.address, config.port, config.cameras, config.watch_only) as page:
         for number in (signal.SIGINT, signal.SIGTERM):
             # shutdown waits for the loop that this very thread is in
             signal.signal(number, lambda *_: threading.Thread(target=page.close).start())

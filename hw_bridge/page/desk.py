@@ -28,8 +28,9 @@ class Reply:
 class Desk:
     """What the buttons do. Any thread may call it; a stop never waits for a wish."""
 
-    def __init__(self, client: BridgeClient, feed: Feed) -> None:
-        self._client, self._feed = client, feed
+    def __init__(self, client: BridgeClient, feed: Feed, watch_only: bool = False) -> None:
+        """`watch_only`: nothing but a stop is passed on."""
+        self._client, self._feed, self._watch_only = client, feed, watch_only
         self._wishing, self._stopping = threading.Lock(), threading.Lock()
         self.pending: str | None = None
         """The wish that the bridge has not answered yet."""
@@ -54,6 +55,8 @@ class Desk:
     def _wish(self, verb: str) -> Reply:
         if verb not in WISHES:
             return Reply(False, f"unknown button {verb!r}; known: {', '.join((STOP, *WISHES))}")
+        if self._watch_only:
+            return Reply(False, f"{verb!r} was not sent: this arm is only watched, and nothing is to be written to it")
         if not self._wishing.acquire(blocking=False):
             return Reply(False, f"the bridge has not answered to {self.pending!r} yet; wait for its answer (STOP is heard all the same)")
         try:

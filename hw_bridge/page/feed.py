@@ -129,11 +129,11 @@ class Feed:
 
 
 def arm_words(arm: Arm, mode: CommandMode, bridge: str) -> Mapping[str, object]:
-    """Return what never changes, as plain JSON values: names, limits (None: not stated), cameras, the mode of set-points."""
+    """Return what never changes, as plain JSON values: names, limits (None: not stated), the mode of set-points."""
     spec = arm.spec
     limits = {key: _numbers(getattr(spec.limits, key)) for key in ("position_min", "position_max", "velocity_max", "torque_max")}
     return {"bridge": bridge, "robot": spec.name, "mode": str(mode), "joints": list(spec.joint_names), "period_ms": spec.control_dt * 1e3,
-            "cameras": [camera.name for camera in spec.cameras], "history_s": HISTORY_S, "live_s": LIVE_S, "limits": limits}
+            "history_s": HISTORY_S, "live_s": LIVE_S, "limits": limits}
 
 
 def _sample(number: int, state: ArmState) -> dict[str, object]:

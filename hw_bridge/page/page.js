@@ -31,7 +31,6 @@ function build() {
   at("robot").textContent = arm.robot;
   at("bridge").textContent = arm.bridge;
   at("history-head").textContent = `the last ${arm.history_s} s`;
-  at("cameras").textContent = arm.cameras.length ? `pictures of ${arm.cameras.join(", ")} are not shown yet` : "no camera is connected";
   for (const name of arm.joints) {
     const joint = element("div", "joint"), row = { position: element("canvas", ""), strip: element("canvas", "") };
     const title = element("div", "cell");
@@ -78,6 +77,7 @@ function show(p) {
   const event = p.events.length ? p.events[p.events.length - 1].number : 0;
   if (event !== shownEvent) showEvents(p.events);
   shownEvent = event;
+  showCameras(p.cameras);
   if (performance.now() - panelsAt < PANELS_MS) return; // figures that change more often cannot be read
   panelsAt = performance.now();
   const share = p.ticks ? p.misses / p.ticks : 0;
@@ -128,6 +128,7 @@ function judge() {
   const age = seen ? newest.age_s + (performance.now() - receivedAt) / 1000 : Infinity;
   const live = seen && age <= arm.live_s;
   document.body.classList.toggle("not-live", !live);
+  judgeCameras();
   document.title = live ? `${newest.state} · ${arm.robot}` : "NOT LIVE";
   for (const button of document.querySelectorAll("[data-wish]")) button.disabled = !live || waitingFor !== "";
   if (live) return;

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache, partial
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from hw_bridge.client import BridgeClient
 from hw_bridge.page.access import Access, checked_loopback
 from hw_bridge.page.desk import Desk
 from hw_bridge.page.feed import Feed, arm_words
+from hw_bridge.page.pictures import Pictures
 from hw_bridge.realtime.segment import Segment
 from robots.arms.arm import Arm
 from robots.command import CommandMode
@@ -34,8 +36,10 @@ class OperatorPage:
     """Serves the page of one running bridge. A context manager; `serve` blocks until `close` is called from elsewhere."""
 
     def __init__(self, name: str, arm: Arm, mode: CommandMode = CommandMode.JOINT_POSITION, address: str = "127.0.0.1",
-                 port: int = 0) -> None:
-        """`name`: of the bridge; `mode`: what its policies command; `port` 0: any free one."""
+                 port: int = 0, cameras: Sequence[str] = (), watch_only: bool = False) -> None:
+        """`name`: of the bridge; `mode`: what its policies command; `port` 0: any free one; `cameras`: names of those that are shown;
+        `watch_only`: no button does anything but the stop button.
+        """
         checked_loopback(address)
         with contextlib.ExitStack() as stack:
             stack.callback(_take_seat(name).close)
@@ -45,8 +49,10 @@ class OperatorPage:
             stack.callback(self._server.server_close)
             self.feed = Feed(client)
             stack.callback(self.feed.close)
+            self.pictures = Pictures(name, cameras, self.feed.note)
+            stack.callback(self.pictures.close)
             self._closing = stack.pop_all()
-        self.desk = Desk(client, self.feed)
+        self.desk = Desk(client, self.feed, watch_only)
         self.access = Access.at(address, self._server.server_address[1])
         self.facts = arm_words(arm, mode, name)
         """What of the arm never changes, for /arm."""
@@ -101,11 +107,13 @@ class _Request(BaseHTTPRequestHandler):
         elif address.path == "/state":
             after = asked.get("after", ["0"])[0]
             picture = self.page.feed.picture(_number(after) or 0)
-            self._send_json(HTTPStatus.OK, {**picture, "pending": self.page.desk.pending})
+            self._send_json(HTTPStatus.OK, {**picture, "pending": self.page.desk.pending, "cameras": self.page.pictures.told()})
+        elif address.path == "/picture":
+            self._send_picture(asked.get("camera", [""])[0])
         elif address.path == "/press":
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "a button is pressed by POST alone")
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, f"there is nothing at {address.path}; there are /, /arm, /state and /press")
+            self._refuse(HTTPStatus.NOT_FOUND, f"there is nothing at {address.path}; there are /, /arm, /state, /picture and /press")
 
     def do_POST(self) -> None:
         if not self._admitted(None):
@@ -130,6 +138,12 @@ class _Request(BaseHTTPRequestHandler):
         if wrong:
             self._refuse(HTTPStatus.FORBIDDEN, wrong)
         return not wrong
+
+    def _send_picture(self, camera: str) -> None:
+        picture = self.page.pictures.newest(camera)
+        if picture is None:
+            return self._refuse(HTTPStatus.NOT_FOUND, f"there is no picture of a camera {camera!r}")
+        self._send(HTTPStatus.OK, picture, "image/jpeg")
 
     def _refuse(self, status: HTTPStatus, words: str) -> None:
         self.close_connection = True  # a body that was not read would be taken for the next request
@@ -181,6 +195,6 @@ def _document() -> str:
     """Return the page, its style and its script in one, so that no part of it needs a request of its own."""
     folder = files("hw_bridge.page")
     text = folder.joinpath("page.html").read_text("utf-8")
-    for place, name in (("{{style}}", "page.css"), ("{{plots}}", "plots.js"), ("{{script}}", "page.js")):
+    for place, name in (("{{style}}", "page.css"), ("{{plots}}", "plots.js"), ("{{cameras}}", "cameras.js"), ("{{script}}", "page.js")):
         text = text.replace(place, folder.joinpath(name).read_text("utf-8"))
     return text

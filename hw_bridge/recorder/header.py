@@ -16,11 +16,13 @@ VERSION = 1
 """Of the log's format."""
 
 
-def _wall_offset_ns() -> int:
+def wall_offset_ns() -> int:
+    """Return the wall clock minus the host's monotonic clock now [ns]."""
     return time.time_ns() - time.monotonic_ns()
 
 
-def _now() -> str:
+def now_text() -> str:
+    """Return the wall-clock time now, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
@@ -53,9 +55,9 @@ class LogHeader:
     vendor_states: tuple[str, ...] = tuple(map(str, VENDOR_CODES))
     """Names of the vendor's states, by code."""
     software_version: str = field(default_factory=software_version)
-    created_at: str = field(default_factory=_now)
+    created_at: str = field(default_factory=now_text)
     """Wall-clock time, ISO 8601 in UTC."""
-    wall_offset_ns: int = field(default_factory=_wall_offset_ns)
+    wall_offset_ns: int = field(default_factory=wall_offset_ns)
     """Wall clock minus the host's monotonic clock at the start [ns]; a log's own times are monotonic plus this."""
     version: int = VERSION
 

@@ -18,9 +18,10 @@ NO_MODE = 255
 VENDOR_CODES = {state: code for code, state in enumerate(VendorState)}
 """What the vendor's state is called in a row."""
 
-VECTORS = ("q", "dq", "tau", "action", "target", "written")
+VECTORS = ("q", "dq", "tau", "action", "target", "reference", "reference_rate", "written")
 """The (nv,) entries of a servo row: measured positions, velocities and torques; the policy's newest action as it came; what was made
-of it for this period (interpolated); and the set-point that the supervisor let through. NaN where there was none."""
+of it for this period (interpolated); what was followed, in the policy's mode, and its rate; and the set-point that the supervisor let
+through. NaN where there was none."""
 EVENT_BYTES = 240
 """An event's words, in UTF-8."""
 FAREWELL = b"end\n"
@@ -63,8 +64,8 @@ class ServoRing(Ring):
 
     def push_row(self, tick: int, wake_ns: int, received_ns: int, device_s: float, dt_ns: int, lateness_ns: int, action_sequence: int,
                  action_stamp_ns: int, observation_age_ns: int, rules: int, q: np.ndarray, dq: np.ndarray, tau: np.ndarray,
-                 action: np.ndarray, target: np.ndarray, written: np.ndarray, bus_errors: int, generation: int, action_mode: int,
-                 written_mode: int, state: int, vendor: int) -> bool:
+                 action: np.ndarray, target: np.ndarray, reference: np.ndarray, reference_rate: np.ndarray, written: np.ndarray,
+                 bus_errors: int, generation: int, action_mode: int, written_mode: int, state: int, vendor: int) -> bool:
         """Add one row, or count it as dropped and return False. Every array must be (nv,) float64: its length is not looked at.
 
         Pass everything by position: names cost half a microsecond.
@@ -74,8 +75,8 @@ class ServoRing(Ring):
             return False
         self._pack_into(self._memory, (head & self._mask) * self._row_bytes, tick, wake_ns, received_ns, device_s, dt_ns, lateness_ns,
                         action_sequence, action_stamp_ns, observation_age_ns, rules, q.tobytes(), dq.tobytes(), tau.tobytes(),
-                        action.tobytes(), target.tobytes(), written.tobytes(), bus_errors, generation, action_mode, written_mode, state,
-                        vendor)
+                        action.tobytes(), target.tobytes(), reference.tobytes(), reference_rate.tobytes(), written.tobytes(), bus_errors,
+                        generation, action_mode, written_mode, state, vendor)
         self._head = head + 1
         self._pushed[0] = head + 1
         return True

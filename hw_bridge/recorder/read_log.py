@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import mmap
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +12,12 @@ from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, Metadata
 from mcap.stream_reader import get_chunk_data_stream
-from mcap.writer import MCAP0_MAGIC
 
 from hw_bridge.recorder.header import LogHeader
-from hw_bridge.recorder.log_row import EVENT_DTYPE, cut, servo_dtype
-from hw_bridge.recorder.mcap_log import EVENTS_TOPIC, METADATA, ROWS_TOPIC
+from hw_bridge.recorder.log_row import EVENT_DTYPE, servo_dtype
+from hw_bridge.recorder.mcap_file import EVENTS_TOPIC, MESSAGE, RECORD, read_event, whole_records
+from hw_bridge.recorder.mcap_log import METADATA, ROWS_TOPIC
 from robots.errors import StoreError
-
-_RECORD = struct.Struct("<BQ")
-_MESSAGE = struct.Struct("<HIQQ")
 
 
 @dataclass(frozen=True)
@@ -66,17 +61,10 @@ class _LogReader:
         self.complete = False
 
     def read(self) -> Log:
-        if self.data[: len(MCAP0_MAGIC)] != MCAP0_MAGIC:
-            raise StoreError(f"{self.path}: is no MCAP file; expected a log made by `reflexarc deploy` or `reflexarc record`")
-        position, end = len(MCAP0_MAGIC), len(self.data)
-        while position < end and not self.complete:
-            start = position + _RECORD.size
-            opcode, length = _RECORD.unpack_from(self.data, position) if start <= end else (0, end)
-            if start + length > end:
-                self.damage.append(f"the last {end - position} bytes are no whole record: writing was cut off")
+        for opcode, start, end in whole_records(self.data, self.path, self.damage):
+            self._record(opcode, self.data[start:end], start - RECORD.size)
+            if self.complete:
                 break
-            self._record(opcode, self.data[start : start + length], position)
-            position = start + length
         if self.header is None:
             raise StoreError(f"{self.path}: has no header of this software; it is another kind of MCAP file, or was cut off as it began")
         rows = np.concatenate([np.zeros(0, servo_dtype(self.header.nv)), *self.rows])
@@ -102,38 +90,30 @@ class _LogReader:
     def _chunk(self, data: bytes) -> None:
         position = 0
         while position < len(data):
-            opcode, length = _RECORD.unpack_from(data, position)
-            start = position + _RECORD.size
+            opcode, length = RECORD.unpack_from(data, position)
+            start = position + RECORD.size
             if opcode == Opcode.CHANNEL:
                 channel = Channel.read(_stream(data[start : start + length]))
                 self.channels[channel.id] = channel.topic
             elif opcode == Opcode.MESSAGE:
-                number = _MESSAGE.unpack_from(data, start)[0]
+                number = MESSAGE.unpack_from(data, start)[0]
                 if self.channels.get(number) == ROWS_TOPIC:
                     position += self._run_of_rows(data, position, number)
                     continue
                 if self.channels.get(number) == EVENTS_TOPIC:
-                    self.events.append(_event(data[start + _MESSAGE.size : start + length]))
+                    self.events.append(read_event(data[start + MESSAGE.size : start + length]))
             position = start + length
 
     def _run_of_rows(self, data: bytes, position: int, channel: int) -> int:
         """Take the rows that follow one another from `position` on; return their bytes."""
         size = self.message.itemsize
         records = np.frombuffer(data, self.message, (len(data) - position) // size, position)
-        row = (records["opcode"] == Opcode.MESSAGE) & (records["length"] == size - _RECORD.size) & (records["channel"] == channel)
+        row = (records["opcode"] == Opcode.MESSAGE) & (records["length"] == size - RECORD.size) & (records["channel"] == channel)
         count = len(row) if row.all() else int(row.argmin())
         if count == 0:
-            raise ValueError(f"a row of {_RECORD.unpack_from(data, position)[1]} bytes, expected {size - _RECORD.size}")
+            raise ValueError(f"a row of {RECORD.unpack_from(data, position)[1]} bytes, expected {size - RECORD.size}")
         self.rows.append(records["row"][:count].copy())
         return count * size
-
-
-def _event(content: bytes) -> np.ndarray:
-    message = json.loads(content)
-    event = np.zeros(1, EVENT_DTYPE)
-    event["stamp_ns"], event["tick"], event["level"] = message["stamp_ns"], message["tick"], message["level"]
-    event["kind"], event["text"] = cut(message["name"], 23), cut(message["message"], EVENT_DTYPE["text"].itemsize)
-    return event
 
 
 def _stream(content: bytes) -> ReadDataStream:

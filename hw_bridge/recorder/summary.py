@@ -23,7 +23,8 @@ class LogSummary:
     actions: int
     """Actions that were taken."""
     intervened: int
-    """Servo periods in which a rule changed or refused something."""
+    """Servo periods in which a rule changed or refused something; not while nothing was written, when servos are not ready and need not
+    be."""
     interventions: Mapping[str, int]
     """The same by rule; several can fire in one period."""
     lateness_99_ms: float
@@ -40,7 +41,8 @@ def summarise(log: Log) -> LogSummary:
     """Return the figures of `log`."""
     rows, states = log.rows, [name.upper() for name in log.header.states]
     active = rows[rows["state"] == states.index("ACTIVE")]
-    counts = {rule.words(): int(((rows["rules"] & int(rule)) != 0).sum()) for rule in Rule if rule and not rule & HARMLESS}
+    fired = rows["rules"][~np.isin(rows["state"], (states.index("DISCONNECTED"), states.index("IDLE")))]
+    counts = {rule.words(): int(((fired & int(rule)) != 0).sum()) for rule in Rule if rule and not rule & HARMLESS}
     judged = int(~HARMLESS & sum(Rule))
     lag = np.abs(active["q"] - active["target"])
     lag = lag[np.isfinite(lag)]
@@ -49,6 +51,6 @@ def summarise(log: Log) -> LogSummary:
                if row["action_sequence"] >= 0}
     return LogSummary(
         float(rows["wake_ns"][-1] - rows["wake_ns"][0]) * 1e-9 if len(rows) else 0.0, len(active), len(actions),
-        int(((rows["rules"] & judged) != 0).sum()), {words: count for words, count in counts.items() if count},
+        int(((fired & judged) != 0).sum()), {words: count for words, count in counts.items() if count},
         float(np.percentile(late, 99)) if len(rows) else float("nan"), float(late.max(initial=0.0)), float(age.max(initial=0.0)),
         float(lag.max(initial=0.0)), tuple(event["text"].decode(errors="replace") for event in log.events if event["level"] > Level.INFO))

@@ -14,10 +14,10 @@ from hw_bridge.recorder.read_log import Log
 from robots.command import CommandMode
 
 Charge = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""charge(x (T, 2 nv), u (T, nv), x_next (T, 2 nv)) -> cost (T,)"""
+"""charge(x (T, nx), u (T, nv), x_next (T, nx)) -> cost (T,)"""
 
 
-def log_episodes(log: Log, minimum_steps: int = 2, charge: Charge | None = None) -> list[Episode]:
+def log_episodes(log: Log, minimum_steps: int = 2, charge: Charge | None = None, with_reference: bool = False) -> list[Episode]:
     """Return the log's episodes of at least `minimum_steps` transitions, in order.
 
     A transition begins with the row in which an action is first followed and ends with that of the next one: `x` = [q, dq] as measured
@@ -26,11 +26,12 @@ def log_episodes(log: Log, minimum_steps: int = 2, charge: Charge | None = None)
     arm follows positions through torques. An episode ends at every intervention (another
     state than ACTIVE, nothing written), wherever rows are missing, a measurement is not a number, or the action was of another mode
     than what was written; the action that was under way there is left out. Actions between which nothing new was measured share a
-    transition, with the last of them as commanded. Without `charge` the cost is zero: the task that retrains knows its own.
+    transition, with the last of them as commanded. Without `charge` the cost is zero: the task that retrains knows its own. With
+    `with_reference` x = [q, dq, reference, its rate], the latter two as they were before the action was heard.
     """
     episodes = []
     for segment in _segments(log):
-        episode = _episode(log.header, segment, len(episodes), charge)
+        episode = _episode(log.header, segment, len(episodes), charge, with_reference)
         if episode is not None and episode.steps >= minimum_steps:
             episodes.append(episode)
     return episodes
@@ -57,15 +58,20 @@ def _compliant(rows: np.ndarray) -> np.ndarray:
     return (rows["action_mode"] == MODE_CODES[CommandMode.JOINT_POSITION]) & (rows["written_mode"] == MODE_CODES[CommandMode.JOINT_TORQUE])
 
 
-def _episode(header: LogHeader, rows: np.ndarray, trial: int, charge: Charge | None) -> Episode | None:
+def _episode(header: LogHeader, rows: np.ndarray, trial: int, charge: Charge | None, with_reference: bool) -> Episode | None:
     """Return the episode of one stretch; None where no action was lived to its end."""
     starts = np.flatnonzero(np.diff(rows["action_sequence"], prepend=rows["action_sequence"][0] - 1) != 0)
     newest = np.maximum.accumulate(rows["received_ns"][starts])
     starts = starts[np.diff(newest, prepend=newest[0] - 1) > 0]
+    if with_reference:
+        starts = starts[starts > 0]  # what was followed before the stretch's first row is in no row of it
     if len(starts) < 2:
         return None
     first, ends = starts[:-1], starts[1:]
-    x = np.concatenate([rows["q"][starts], rows["dq"][starts]], axis=1)
+    entries = [("q", rows["q"][starts]), ("rate", rows["dq"][starts])]
+    if with_reference:
+        entries += [("reference", rows["reference"][starts - 1]), ("reference_rate", rows["reference_rate"][starts - 1])]
+    x = np.concatenate([values for _, values in entries], axis=1)
     if _compliant(rows[0]):
         applied = rows["target"][ends - 1]
     elif header.modes[rows["written_mode"][0]] == CommandMode.JOINT_POSITION:
@@ -77,4 +83,4 @@ def _episode(header: LogHeader, rows: np.ndarray, trial: int, charge: Charge | N
     metadata = EpisodeMetadata(header.task, header.robot_fingerprint, header.robot_spec, 0, trial, header.provenance, None, Clock.MONOTONIC,
                                header.software_version, header.created_at)
     return Episode(rows["received_ns"][starts] * 1e-9, x, rows["action"][ends - 1], applied, cost, False, False,
-                   (*joints, *(f"{name}_rate" for name in joints)), joints, metadata)
+                   tuple(joint if entry == "q" else f"{joint}_{entry}" for entry, _ in entries for joint in joints), joints, metadata)

@@ -23,6 +23,8 @@ class SetPoints(Protocol):
     """Makes one set-point a period. `reference` (nv,) is what targets are compared with: the set-point itself."""
 
     reference: np.ndarray
+    reference_rate: np.ndarray
+    """(nv,) the reference's rate; 0 where it is a torque."""
 
     def anchor(self, measurement: Measurement) -> None:
         """Begin at rest, where the arm stands."""
@@ -75,6 +77,11 @@ class MotionSetPoints:
     def reference(self) -> np.ndarray:
         """(nv,) the last set-point."""
         return self.state[self._row]
+
+    @property
+    def reference_rate(self) -> np.ndarray:
+        """(nv,) the rate of the last set-point."""
+        return self.state[self._row + 1]
 
     def anchor(self, measurement: Measurement) -> None:
         self.state[0] = np.clip(measurement.q, self.limits[0], self.limits[1])
@@ -144,7 +151,7 @@ class TorqueSetPoints:
         self._velocity_max = limits.velocity_max * config.speed
         self._low, self._high = limits.position_min + config.position_margin, limits.position_max - config.position_margin
         self._whole = arm.spec.torque_convention is TorqueConvention.TOTAL
-        self.reference = np.zeros(arm.spec.nv)
+        self.reference, self.reference_rate = np.zeros(arm.spec.nv), np.zeros(arm.spec.nv)
         self._held: np.ndarray | None = None
 
     def anchor(self, measurement: Measurement) -> None:
@@ -229,6 +236,11 @@ class CompliantSetPoints:
     def reference(self) -> np.ndarray:
         """(nv,) the position [rad] that the spring pulls to."""
         return self._motion.reference
+
+    @property
+    def reference_rate(self) -> np.ndarray:
+        """(nv,) the rate of that position [rad/s]."""
+        return self._motion.reference_rate
 
     def anchor(self, measurement: Measurement) -> None:
         self._motion.anchor(measurement)

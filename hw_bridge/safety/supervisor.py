@@ -125,6 +125,11 @@ class Supervisor:
         return self._points.reference
 
     @property
+    def reference_rate(self) -> np.ndarray:
+        """(nv,) the reference's rate; 0 where torques are commanded."""
+        return self._points.reference_rate
+
+    @property
     def heard_sequence(self) -> int:
         """Sequence of the newest action that was taken; -1 where none was since the last activation."""
         return -1 if self._newest is None else self._newest[0]

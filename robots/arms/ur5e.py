@@ -24,15 +24,15 @@ def ur5e() -> Arm:
     """Return the UR5e at 500 Hz; its base frame is UR's "base", its end effector the flange `tool0`.
 
     Position, speed and torque limits are UR's. Acceleration, jerk and torque rate are ours, for a learned controller: 15 rad/s^2 is
-    what the shoulder's 150 N·m can still give the stretched arm on top of gravity (about 60 N·m each); 300 rad/s^3 reaches it within
-    25 servo periods, so that no set-point kicks the gears; the torque goes from none to all within 0.1 s. Torques are on top of the
-    controller's own gravity compensation; friction is left to the commander.
+    what the shoulder's 150 N·m can still give the stretched arm on top of gravity (about 60 N·m each); 3000 rad/s^3 reaches it within
+    5 ms, below what the Panda's gears are allowed (3750 to 10 000); the torque goes from none to all within 0.1 s. Torques are on top of
+    the controller's own gravity compensation; friction is left to the commander.
     """
     position = np.full(6, 2 * np.pi)
     position[2] = np.pi
     torque = np.array([150.0, 150.0, 150.0, 28.0, 28.0, 28.0])
-    limits = JointLimits(-position, position, velocity_max=np.full(6, np.pi), acceleration_max=np.full(6, 15.0), jerk_max=np.full(6, 300.0),
-                         torque_max=torque, torque_rate_max=10.0 * torque)
+    limits = JointLimits(-position, position, velocity_max=np.full(6, np.pi), acceleration_max=np.full(6, 15.0),
+                         jerk_max=np.full(6, 3000.0), torque_max=torque, torque_rate_max=10.0 * torque)
     commands = (CommandSpec(CommandMode.JOINT_POSITION, JOINTS, limits.position_min, limits.position_max, "rad"),
                 CommandSpec(CommandMode.JOINT_VELOCITY, JOINTS, -limits.velocity_max, limits.velocity_max, "rad/s"),
                 CommandSpec(CommandMode.JOINT_TORQUE, JOINTS, -torque, torque, "N·m"))

@@ -333,6 +333,7 @@ def test_in_a_browser_it_shows_the_live_arm_and_its_buttons_and_space_bar_work(p
                     browser.wish({"IDLE": "arm", "HOLD": "disarm", "FAULT": "reset", "ESTOP": "reset"}[shown])
                 return shown == wanted
             see(step)
+            see(lambda: not browser.look("waitingFor"))  # its answer would come after, and in place of, that of the next button
 
         browser.call("Page.navigate", url=page.url)
         see(lambda: browser.look("document.title") == "IDLE · ur5e")

@@ -20,7 +20,8 @@ from mcap.reader import make_reader
 from hw_bridge.realtime.segment import PREFIX
 from hw_bridge.recorder.header import LogHeader
 from hw_bridge.recorder.log_row import EVENT_DTYPE, VECTORS, Level, event_row, servo_dtype
-from hw_bridge.recorder.mcap_log import CDR_LITTLE_ENDIAN, EVENTS_TOPIC, ROWS_TOPIC, McapLog, row_definition
+from hw_bridge.recorder.mcap_file import CDR_LITTLE_ENDIAN, EVENTS_TOPIC
+from hw_bridge.recorder.mcap_log import ROWS_TOPIC, McapLog, row_definition
 from hw_bridge.recorder.read_log import Log, read_log
 from hw_bridge.recorder.recorder import Recorder, RecorderConfig
 from robots.arms.ur5e import ur5e

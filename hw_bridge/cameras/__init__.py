@@ -1,0 +1,1 @@
+"""Cameras: each owned by a process of its own, its newest picture in shared memory, all of its pictures in a log."""
