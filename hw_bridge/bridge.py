@@ -99,6 +99,8 @@ def main() -> int:
             loop.event("connected", f"{identity.model}, serial {identity.serial}, firmware {identity.firmware}, at {config.address}")
             for words in real_time.refused:
                 loop.event("realtime", f"not allowed: {words}")
+            schedule.start_over()
+            loop.tick()  # who reads that it is ready finds the arm measured
             name = channels.status.name.rsplit(".", 1)[0]
             print(json.dumps({"ready": True, "name": name, "identity": asdict(identity), "refused": real_time.refused,
                               "calibration": driver.calibration_hash}), flush=True)

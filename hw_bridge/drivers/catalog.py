@@ -53,7 +53,7 @@ def _panda(address: str, options: Mapping[str, str]) -> Driver:
 
 def _needed(options: Mapping[str, str], name: str, robot: str) -> str:
     if name not in options:
-        raise ConfigurationError(f"robot {robot!r} needs the option {name!r}")
+        raise ConfigurationError(f"robot {robot!r} needs the option {name!r}: give --{name} FILE; reflexarc calibrate makes one")
     return options[name]
 
 

@@ -1,101 +1,132 @@
-"""How a calibration is made: a person holds the arm with every joint at angle 0, torque off, and the servos are asked where they stand."""
+"""How a calibration is found: from a pose that a person holds as angle 0, and from the two ends of every joint."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
-from hw_bridge.calibration import Calibration
-from hw_bridge.drivers.servo_port import ServoPort
 from robots.arms.arm import Arm
-from robots.errors import HardwareError, MissingExtraError
 
-_TURN = 4096
-_FEETECH_TORQUE, _FEETECH_LOCK, _FEETECH_LIMITS, _FEETECH_HOMING, _FEETECH_PRESENT = 40, 55, 9, 31, 56
-_DYNAMIXEL_TORQUE, _DYNAMIXEL_HOMING, _DYNAMIXEL_PRESENT = 64, 20, 132
-
-
-def calibrate_feetech(arm: Arm, device: str, ids: tuple[int, ...], direction: tuple[int, ...], baud: int = 1_000_000) -> Calibration:
-    """Set every STS3215's homing so that it reads 2048 where it stands, its angle limits to the joint's, and return the calibration.
-
-    `direction` is 1 or -1 a joint: does the servo count up as the angle grows? HardwareError where a servo is silent or drives its motor.
-    """
-    try:
-        import scservo_sdk
-    except ImportError as error:
-        raise MissingExtraError("the Feetech driver", "feetech") from error
-    port = ServoPort(scservo_sdk, device, baud, 0, no_fast=False)
-    try:
-        models = _present(port, ids, _FEETECH_TORQUE)
-        low, high = _ranges(arm, direction, [_TURN // 2] * len(ids))
-        homing = []
-        for i, number in enumerate(ids):
-            register, reading = _word(port, number, _FEETECH_HOMING), _word(port, number, _FEETECH_PRESENT)
-            before = -(register & 0x7FF) if register & 0x800 else register
-            offset = max((reading + before) % _TURN - _TURN // 2, -0x7FF)
-            homing.append(offset)
-            port.write(number, _FEETECH_LOCK, 0)
-            port.write(number, _FEETECH_HOMING, *_two(abs(offset) | (0x800 if offset < 0 else 0)))
-            port.write(number, _FEETECH_LIMITS, *_two(low[i]), *_two(high[i]))
-            port.write(number, _FEETECH_LOCK, 1)
-            if abs(_word(port, number, _FEETECH_PRESENT) - _TURN // 2) > 20:
-                raise HardwareError(f"servo {number} does not read {_TURN // 2} after homing: hold the arm still and try again")
-        return Calibration(arm=arm.spec.name, joints=arm.spec.joint_names, ids=tuple(ids), models=tuple(models[number] for number in ids),
-                           homing=tuple(homing), zero=(_TURN // 2,) * len(ids), direction=tuple(direction), range_min=tuple(low),
-                           range_max=tuple(high))
-    finally:
-        port.close()
+TURN = 4096
+"""Steps of a turn."""
+STEP = 2.0 * math.pi / TURN
+"""[rad]"""
+MOVED_MIN = 0.35
+"""A joint must be moved at least so far, from end to end, to tell which way its servo counts [rad]."""
+SPAN_TOLERANCE = 0.1
+"""Ends as far apart as the arm's description says, within this, are its stops [rad]."""
+SHORT_MAX = 0.15
+"""No joint may stop this far before an end that the arm's description gives it [rad]."""
+POSE_MAX = 0.26
+"""Furthest that the pose may have been from angle 0, as the ends tell it [rad]: 15 degrees."""
 
 
-def calibrate_dynamixel(arm: Arm, device: str, ids: tuple[int, ...], direction: tuple[int, ...], baud: int = 1_000_000) -> Calibration:
-    """Return the calibration of Dynamixel servos that stand at angle 0; nothing is written. Errors as `calibrate_feetech`."""
-    try:
-        import dynamixel_sdk
-    except ImportError as error:
-        raise MissingExtraError("the Dynamixel driver", "dynamixel") from error
-    port = ServoPort(dynamixel_sdk, device, baud, 2.0, no_fast=True)
-    try:
-        models = _present(port, ids, _DYNAMIXEL_TORQUE)
-        zero = [_signed(port, number, _DYNAMIXEL_PRESENT) for number in ids]
-        low, high = _ranges(arm, direction, zero)
-        return Calibration(arm=arm.spec.name, joints=arm.spec.joint_names, ids=tuple(ids), models=tuple(models[number] for number in ids),
-                           homing=tuple(_signed(port, number, _DYNAMIXEL_HOMING) for number in ids), zero=tuple(zero),
-                           direction=tuple(direction), range_min=tuple(low), range_max=tuple(high))
-    finally:
-        port.close()
+class Sweep:
+    """Follows servos, in steps from where they stood in the pose held as angle 0, while every joint in turn is moved to its + end and then
+    to its other one. Readings must come so often that no joint turns half a turn between two."""
+
+    def __init__(self, readings: list[int]) -> None:
+        """`readings` (n,): in the pose [steps]."""
+        self.start = tuple(readings)
+        n = len(readings)
+        self._seen = np.array(readings)
+        self.now, self.low, self.high = np.zeros(n, int), np.zeros(n, int), np.zeros(n, int)
+        """(n,) where each joint is and the ends that it showed in its turn [steps from the pose]."""
+        self.direction = [0] * n
+        """1 where the servo counts up towards the + end, -1 where down, 0 where that is not known."""
+        self._turn, self._plus = -1, 0
+
+    def see(self, readings: list[int]) -> None:
+        """Take the newest readings (n,) [steps]."""
+        new = np.array(readings)
+        self.now += (new - self._seen + TURN // 2) % TURN - TURN // 2
+        self._seen = new
+        if self._turn >= 0:
+            i = self._turn
+            self.low[i], self.high[i] = min(self.low[i], self.now[i]), max(self.high[i], self.now[i])
+
+    def begin(self, joint: int) -> None:
+        """It is `joint`'s turn."""
+        self._turn = joint
+        self.low[joint] = self.high[joint] = self.now[joint]
+
+    def at_plus_end(self) -> None:
+        """The joint stands at its + end."""
+        i = self._turn
+        self._plus = int(self.now[i])
+        self.direction[i] = int(np.sign(self._plus))
+
+    def at_other_end(self) -> None:
+        """The joint stands at its other end: its turn is over."""
+        i = self._turn
+        across = self._plus - int(self.now[i])
+        self.direction[i] = int(np.sign(across)) if abs(across) * STEP > MOVED_MIN else 0
+        self._turn = -1
 
 
-def _present(port: ServoPort, ids: tuple[int, ...], torque: int) -> dict[int, int]:
-    """Return the models of the servos, all there and with torque off."""
-    models = port.models(list(ids))
-    missing = [number for number in ids if number not in models]
-    if missing:
-        raise HardwareError(f"no servo answers at ids {missing} on {port.device}: check wire, supply and the servos' ids")
-    driven = [number for number in ids if port.octets(number, torque, 1)[0]]
-    if driven:
-        raise HardwareError(f"servos {driven} drive their motors: hold the arm, switch torque off, bring every joint to angle 0 by hand")
-    return models
+@dataclass(frozen=True)
+class JointFit:
+    """What was found out about one joint."""
+
+    name: str
+    direction: int
+    zero: int
+    """Reading at angle 0 [steps]."""
+    low: float
+    """Lowest angle that was reached [rad]."""
+    high: float
+    """Highest [rad]."""
+    pose_error: float | None
+    """How far the pose was from angle 0 [rad], told by the joint's stops; None where its ends are not its description's stops, and angle 0
+    is the pose itself."""
+    range: tuple[float, float]
+    """What is allowed from now on: reached, and within the arm's description [rad]."""
+    fault: str
+    """What is wrong, for people; empty where nothing is."""
+
+    def range_steps(self, zero: int) -> tuple[int, int]:
+        """Return the readings at the ends of the range of a servo that reads `zero` at angle 0 [steps]."""
+        ends = sorted(zero + self.direction * angle / STEP for angle in self.range)
+        return math.floor(ends[0]), math.ceil(ends[1])
 
 
-def _ranges(arm: Arm, direction: tuple[int, ...], zero: list[int]) -> tuple[list[int], list[int]]:
-    """Return the readings at the ends of every joint's range; HardwareError where a servo's one turn does not hold it."""
-    limits, scale = arm.spec.limits, _TURN / (2.0 * np.pi)
-    ends = np.sort(np.stack([limits.position_min, limits.position_max]) * np.array(direction) * scale, axis=0) + np.array(zero)
-    low, high = np.floor(ends[0]).astype(int).tolist(), np.ceil(ends[1]).astype(int).tolist()
-    for name, first, last in zip(arm.spec.joint_names, low, high, strict=True):
-        if first < 0 or last >= _TURN:
-            raise HardwareError(f"{name}: its range would be steps {first} to {last}, a servo has 0 to {_TURN - 1}: turn the horn, or set "
-                                "the servo's homing, so that angle 0 reads about 2048")
-    return low, high
+def fit_joints(arm: Arm, sweep: Sweep) -> list[JointFit]:
+    """Return what a finished sweep says of every joint, and what is not plausible about it."""
+    return [_fit(arm, sweep, i) for i in range(arm.spec.nv)]
 
 
-def _word(port: ServoPort, number: int, address: int) -> int:
-    low, high = port.octets(number, address, 2)
-    return low | high << 8
+def _fit(arm: Arm, sweep: Sweep, i: int) -> JointFit:
+    name, limits, direction = arm.spec.joint_names[i], arm.spec.limits, sweep.direction[i]
+    lowest, highest = float(limits.position_min[i]), float(limits.position_max[i])
+    low, high = sorted((direction * int(sweep.low[i]) * STEP, direction * int(sweep.high[i]) * STEP))
+    if direction == 0:
+        moved = int(sweep.high[i] - sweep.low[i]) * STEP
+        return JointFit(name, 0, sweep.start[i], 0.0, moved, None, (0.0, moved), f"{name}: both its ends were given at the same place, it "
+                        f"was moved by {_degrees(moved)} in all: move it to its + end, Enter, and to its other end, Enter")
+    error = None
+    if abs((high - low) - (highest - lowest)) <= SPAN_TOLERANCE:
+        error = 0.5 * (lowest + highest) - 0.5 * (low + high)
+        low, high = low + error, high + error
+    zero = sweep.start[i] - direction * round((error or 0.0) / STEP)
+    return JointFit(name, direction, zero, low, high, error, (max(low, lowest), min(high, highest)),
+                    _fault(name, (low, high), (lowest, highest), error))
 
 
-def _signed(port: ServoPort, number: int, address: int) -> int:
-    return int.from_bytes(bytes(port.octets(number, address, 4)), "little", signed=True)
+def _fault(name: str, reached: tuple[float, float], stated: tuple[float, float], error: float | None) -> str:
+    """Return what is not plausible about a joint that `reached` two ends, where the arm's description `stated` its own [rad]."""
+    if error is not None and abs(error) > POSE_MAX:
+        return (f"{name}: the pose held as angle 0 was {_degrees(abs(error))} off, told by its ends (at most {_degrees(POSE_MAX)}): was "
+                "the + end the first? Is it the pose that was asked for? Does its horn sit as the maker shows it?")
+    short = [(end, by) for end, by in (("-", reached[0] - stated[0]), ("+", stated[1] - reached[1])) if by > SHORT_MAX]
+    if short:
+        ends = " and ".join(f"{_degrees(by)} before its {end} end" for end, by in short)
+        return (f"{name}: it stopped {ends} (reached {_degrees(reached[0])} to {_degrees(reached[1])}, the arm's description says "
+                f"{_degrees(stated[0])} to {_degrees(stated[1])}): move it as far as it goes; if something is in its way, take that away; "
+                "if the pose held as angle 0 was another, hold it again")
+    return ""
 
 
-def _two(value: int) -> tuple[int, int]:
-    return value & 0xFF, value >> 8
+def _degrees(angle: float) -> str:
+    return f"{math.degrees(angle):.0f} degrees"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import threading
 import time
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from hw_bridge.drivers import ur_client
 from hw_bridge.drivers.driver import ArmIdentity, Measurement, VendorState
+from hw_bridge.drivers.rtde_stream import RtdeStream
 from hw_bridge.drivers.ur_client_process import ClientProcess
 from robots.arms.arm import Arm
 from robots.arms.ur5e import ur5e
@@ -22,8 +24,11 @@ MODELS = {"ur5e": ("UR5", "UR5e")}
 """What the dashboard calls each arm: e-Series controllers leave the e out."""
 FIRMWARE_MIN, TORQUE_FIRMWARE_MIN = (5, 6), (5, 23)
 """PolyScope: serial number and remote control on the dashboard; direct torque."""
-VARIABLES = ["timestamp", "actual_q", "actual_qd", "target_moment", "target_current", "actual_current", "robot_status_bits",
-             "safety_status_bits"]
+VARIABLES = {"timestamp": "DOUBLE", "actual_q": "VECTOR6D", "actual_qd": "VECTOR6D", "target_moment": "VECTOR6D",
+             "target_current": "VECTOR6D", "actual_current": "VECTOR6D", "robot_status_bits": "UINT32", "safety_status_bits": "UINT32"}
+_NUMBERS, _BITS = np.dtype(">f8"), struct.Struct(">II")
+_BITS_AT = 31 * _NUMBERS.itemsize
+"""Where a state's doubles end and its two words of bits begin [byte]."""
 TORQUE_PER_AMPERE = np.array([12.0, 12.0, 12.0, 10.0, 10.0, 10.0])
 """(6,) [N·m/A], about; it scales only what the motors give beyond the controller's own model of the arm."""
 LOST_AFTER_S = 0.1
@@ -61,15 +66,14 @@ class UniversalRobots:
             raise ConfigurationError(f"UniversalRobots: expected a watchdog of 0.02 to 0.2 s, got {watchdog_s} s")
         try:
             from dashboard_client import DashboardClient
-            from rtde_receive import RTDEReceiveInterface
         except ImportError as error:
             raise MissingExtraError("the Universal Robots driver", EXTRA) from error
-        self._dashboard_class, self._receive_class = DashboardClient, RTDEReceiveInterface
+        self._dashboard_class = DashboardClient
         self.arm = ur5e() if arm is None else arm
         if self.arm.spec.name not in MODELS:
             raise ConfigurationError(f"UniversalRobots drives {', '.join(MODELS)}; got {self.arm.spec.name!r}")
         self.address, self.watchdog_s = address, watchdog_s
-        self._dashboard = self._receive = self._client = None
+        self._dashboard = self._states = self._client = None
         self._asking: threading.Thread | None = None
         self._mode = 0
         self._failure = ""
@@ -84,9 +88,10 @@ class UniversalRobots:
         self._forget()
         try:
             identity = self._identify()
-            self._open_receive()
+            self._listen()
             self._client = ClientProcess(self.address)
             self._refuse_outside_limits(self.read().q)
+            self._states.pause()  # until a loop reads it
         except HardwareError:
             self.close()
             raise
@@ -113,16 +118,18 @@ class UniversalRobots:
             raise HardwareError(f"{self.address} does not answer as a Universal Robots dashboard (port 29999): {error}. Is it switched on, "
                                 "is this its address, is the dashboard server enabled?") from error
 
-    def _open_receive(self) -> None:
-        try:
-            self._receive = self._receive_class(self.address, 500.0, VARIABLES)
-        except RuntimeError as error:
-            raise HardwareError(f"{self.address}: no RTDE (port 30004): {error}. Enable it under Security, Services") from error
+    def _listen(self) -> None:
+        self._states = RtdeStream(self.address, VARIABLES)
         until = time.monotonic() + 2.0
-        while self._receive.getTimestamp() == 0.0 or not self._receive.getSafetyStatusBits():
+        while not self._states.newest() or not self._bits()[1]:
             if time.monotonic() > until:
                 raise HardwareError(f"{self.address}: RTDE sends no state: is another client using up the connection?")
             time.sleep(0.002)
+        self._states.pause()  # while the control client connects
+
+    def _bits(self) -> tuple[int, int]:
+        """Return the newest robot status bits and safety status bits."""
+        return _BITS.unpack_from(self._states.newest(), _BITS_AT)
 
     def _refuse_outside_limits(self, q: np.ndarray) -> None:
         limits = self.arm.spec.limits
@@ -144,21 +151,17 @@ class UniversalRobots:
         self._refuse_outside_limits(now.q)
         number = _MODES[mode]
         self._client.request(f"begin {mode}", number + 10, now.q, 1.0 / self.watchdog_s)
-        self._await("start the control program", lambda: self._receive.getRobotStatus() & 2)
+        self._await("start the control program", lambda: self._bits()[0] & 2)
         self._mode = number
 
     def read(self) -> Measurement:
-        receive = self._receive
-        if receive is None:
+        if self._states is None:
             raise HardwareError(f"{self.address} is not connected: connect first")
-        for _ in range(2):  # a packet that arrives in between would mix two states
-            timestamp = receive.getTimestamp()
-            q, dq = np.array(receive.getActualQ()), np.array(receive.getActualQd())
-            beyond = np.array(receive.getActualCurrent()) - receive.getTargetCurrent()
-            tau = receive.getTargetMoment() + TORQUE_PER_AMPERE * beyond
-            safety, robot = receive.getSafetyStatusBits(), receive.getRobotStatus()
-            if receive.getTimestamp() == timestamp:
-                break
+        state = self._states.newest()
+        numbers = np.frombuffer(state, _NUMBERS, 31).astype(float)
+        timestamp, q, dq, moment, target_current, current = float(numbers[0]), *numbers[1:].reshape(5, 6)
+        tau = moment + TORQUE_PER_AMPERE * (current - target_current)
+        robot, safety = _BITS.unpack_from(state, _BITS_AT)
         now = time.monotonic_ns()
         if timestamp != self._timestamp:
             self._timestamp, self._received_ns, self._silent = timestamp, now, False
@@ -198,16 +201,17 @@ class UniversalRobots:
         self._client.request("set the payload", ur_client.PAYLOAD, np.array([*centre, 0.0, 0.0, 0.0]), mass)
 
     def end(self) -> None:
-        if self._client is not None and (self._mode or self._receive.getRobotStatus() & 2):
+        if self._client is not None and (self._mode or self._bits()[0] & 2):
             self._mode = 0
             self._client.request("end", ur_client.END, np.zeros(6), timeout=3.0)
-            self._await("stand still", lambda: max(map(abs, self._receive.getActualQd())) < 0.02 and not self._receive.getRobotStatus() & 2)
+            self._await("stand still", lambda: np.abs(self.read().dq).max() < 0.02 and not self._bits()[0] & 2)
 
     def _await(self, what: str, reached: object, timeout: float = 3.0) -> None:
         until = time.monotonic() + timeout
         while not reached():
             if time.monotonic() > until:
                 raise HardwareError(f"{self.address} did not {what} within {timeout:g} s")
+            self._states.newest()  # a controller cuts off who leaves its states lying
             time.sleep(0.002)
 
     def stop(self) -> None:
@@ -235,7 +239,7 @@ class UniversalRobots:
                 dashboard.unlockProtectiveStop()
             elif "NORMAL" not in status and "REDUCED" not in status:
                 raise HardwareError(f"{self.address} says {status}: turn the emergency stop out, or clear the fault on the pendant")
-            self._await("return to normal", lambda: self._receive.getSafetyStatusBits() & 0x3FC == 0)
+            self._await("return to normal", lambda: self._bits()[1] & 0x3FC == 0)
             if "RUNNING" not in dashboard.robotmode():
                 dashboard.powerOn()
                 dashboard.brakeRelease()
@@ -255,11 +259,12 @@ class UniversalRobots:
                 self.end()
             self._kill_client()
         self._join_asking()
-        for interface in (self._receive, self._dashboard):
-            if interface is not None:
-                with contextlib.suppress(RuntimeError):
-                    interface.disconnect()
-        self._receive = self._dashboard = None
+        if self._states is not None:
+            self._states.close()
+        if self._dashboard is not None:
+            with contextlib.suppress(RuntimeError):
+                self._dashboard.disconnect()
+        self._states = self._dashboard = None
 
     def _join_asking(self) -> None:
         """Two threads in one dashboard client would crash it."""

@@ -14,6 +14,8 @@ import struct
 import sys
 import time
 
+from hw_bridge.realtime.privileges import PollingThreads
+
 SETPOINT = struct.Struct("<B7d")
 """What to do, six numbers, and one more."""
 SERVO, SPEED, TORQUE = 1, 2, 3
@@ -26,6 +28,8 @@ ACCELERATION = 15.0
 """For speedj and for stopping [rad/s^2]."""
 GRACE_S = 0.5
 """After a beginning the arm is held for at most so long, until the first set-point comes [s]."""
+OVERSLEEP_NS = 2_000_000
+"""How much later a state may be heard while set-points are streamed, which do not wait for one [ns]."""
 NONE = [0.0] * 6
 
 
@@ -35,7 +39,10 @@ class ControlClient:
     def __init__(self, address: str) -> None:
         from rtde_control import RTDEControlInterface  # the extra
 
-        self._control = RTDEControlInterface(address, 500.0, RTDEControlInterface.Flags.FLAG_NO_WAIT)
+        self.hearing = PollingThreads(OVERSLEEP_NS)
+        """The client's own thread, which hears the state of the control program."""
+        with self.hearing.starting():
+            self._control = RTDEControlInterface(address, 500.0, RTDEControlInterface.Flags.FLAG_NO_WAIT)
         self._mode = 0
 
     def send(self, mode: int, values: list[float]) -> bool:
@@ -94,7 +101,8 @@ def serve(client: ControlClient, channel: socket.socket) -> None:
         while packet and packet[0] < BEGIN_SERVO and select.select([channel], [], [], 0.0)[0]:
             packet = channel.recv(SETPOINT.size)
         if not packet:
-            client.end()
+            with client.hearing.hurried():
+                client.end()
             return
         what, *values, extra = SETPOINT.unpack(packet)
         if what < BEGIN_SERVO:
@@ -104,16 +112,17 @@ def serve(client: ControlClient, channel: socket.socket) -> None:
                 channel.send(FAILED + b"the controller no longer takes set-points: its control program has ended")
             continue
         words, hold_until = "", 0.0
-        if what in (BEGIN_SERVO, BEGIN_SPEED, BEGIN_TORQUE):
-            mode, broken = what - 10, False
-            hold = values if mode == SERVO else NONE
-            words = client.begin(mode, hold, extra)
-            hold_until = 0.0 if words else time.monotonic() + GRACE_S
-        elif what == END:
-            mode = 0
-            client.end()
-        elif what == PAYLOAD:
-            words = client.set_payload(extra, values[:3])
+        with client.hearing.hurried():  # every step waits for a state
+            if what in (BEGIN_SERVO, BEGIN_SPEED, BEGIN_TORQUE):
+                mode, broken = what - 10, False
+                hold = values if mode == SERVO else NONE
+                words = client.begin(mode, hold, extra)
+                hold_until = 0.0 if words else time.monotonic() + GRACE_S
+            elif what == END:
+                mode = 0
+                client.end()
+            elif what == PAYLOAD:
+                words = client.set_payload(extra, values[:3])
         channel.send(REFUSED + words.encode() if words else DONE)
 
 

@@ -14,6 +14,10 @@ BIN_NS = 256
 """Width of a bin of the histogram of lateness [ns]."""
 BINS = 8192
 """Bins; the last one holds everything later than 2.1 ms."""
+SPARE_NS = 15_000
+"""The watch of the clock should begin at least so long before the deadline [ns]; it is made longer where it does not."""
+LENGTHEN_NS, SHORTEN_NS = 25_000, 50
+"""By how much a watch that began too late is lengthened, and every other shortened [ns]: one in five hundred begins too late."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class ScheduleConfig:
     period_ns: int
     """[ns]"""
     spin_ns: int = 200_000
-    """The loop sleeps until so long before its deadline and then watches the clock [ns]: longer than a sleep is late."""
+    """The loop sleeps until at most so long before its deadline and then watches the clock [ns]: longer than a sleep is late."""
     miss_ns: int | None = None
     """A period that begins later than this is a missed deadline [ns]; None: a tenth of the period."""
 
@@ -39,13 +43,18 @@ class ScheduleConfig:
 class Schedule:
     """Deadlines a period apart on the host's monotonic clock. `wait` allocates nothing that the garbage collector looks at.
 
+    The watch of the clock keeps a processor busy, so it is no longer than need be: its length follows how late sleeps end here, and
+    how long the rehearsal takes, up to `spin_ns`.
+
     A deadline that is missed by less than a period leaves the schedule as it is: the next period is shorter. One that is missed by a
     period or more moves the schedule: the next deadline is a whole period away, and what was left out is counted, never made up for.
     """
 
     def __init__(self, config: ScheduleConfig) -> None:
         self.config = config
-        self._period, self._spin = config.period_ns, config.spin_ns
+        self._period, self._longest = config.period_ns, config.spin_ns
+        self._spin = config.spin_ns
+        """How long before the deadline the sleep ends [ns]."""
         self._miss = config.period_ns // 10 if config.miss_ns is None else config.miss_ns
         self._late = array("q", bytes(8 * BINS))
         self.start()
@@ -83,6 +92,10 @@ class Schedule:
         """Watch the clock until the next period begins, and return when it did [ns]."""
         now_ns = time.monotonic_ns
         deadline = self.deadline_ns
+        if deadline - now_ns() < SPARE_NS:
+            self._spin = min(self._spin + LENGTHEN_NS, self._longest)
+        else:
+            self._spin -= SHORTEN_NS
         while (now := now_ns()) < deadline:
             pass
         late = now - deadline

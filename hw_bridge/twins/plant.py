@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ class Plant:
         self.data = mujoco.MjData(self.model)
         self.data.qpos[:] = arm.home if q is None else checked_array("Plant.q", q, (n,))
         mujoco.mj_forward(self.model, self.data)
+        self._qpos, self._qvel, self._applied = self.data.qpos, self.data.qvel, self.data.qfrc_applied  # looked up once: it costs
+        self._rounded = bool((mechanics.encoder_step > 0).all())
         self._scratch = mujoco.MjData(self.model)
         self.braked = False
         """True: brakes hold every joint where it is; the torque law is not asked."""
@@ -84,37 +87,41 @@ class Plant:
     @property
     def q(self) -> np.ndarray:
         """(nv,) true joint positions [rad], a copy."""
-        return self.data.qpos.copy()
+        return self._qpos.copy()
 
     @property
     def dq(self) -> np.ndarray:
         """(nv,) true joint velocities [rad/s], a copy."""
-        return self.data.qvel.copy()
+        return self._qvel.copy()
 
     def encoders(self) -> np.ndarray:
         """Return (nv,) joint positions [rad] as the encoders see them."""
         q, step = self.q, self.mechanics.encoder_step
+        if self._rounded:
+            return np.round(q / step) * step
         return np.where(step > 0, np.round(q / np.where(step > 0, step, 1.0)) * step, q)
 
     def advance(self, until: float, law: TorqueLaw) -> None:
         """Step to simulated time `until` [s], asking `law` for the motors' torques before every step; torques are cut to what
         the motors can give. NumericalError where the physics or the law's torques leave the numbers.
         """
-        top = self.mechanics.torque_max
-        while self.data.time + 0.5 * self.model.opt.timestep < until:
+        model, data, qpos, qvel, peak = self.model, self.data, self._qpos, self._qvel, self.velocity_peak
+        top, step = self.mechanics.torque_max, self.model.opt.timestep
+        bottom = -top
+        while data.time + 0.5 * step < until:
             if self.braked:
-                self.data.qvel[:] = 0.0
+                qvel[:] = 0.0
                 self.tau = np.zeros_like(top)
-                self.data.time += self.model.opt.timestep
+                data.time += step
                 continue
-            torque = np.minimum(np.maximum(law(self.data.qpos, self.data.qvel), -top), top)
-            if not np.isfinite(torque).all():
+            torque = np.minimum(np.maximum(law(qpos, qvel), bottom), top)
+            if not math.isfinite(torque.dot(torque)):
                 raise NumericalError(f"the twin's controller asked for torques {torque.tolist()}")
             self.tau = torque
-            self.data.qfrc_applied[:] = torque
-            mujoco.mj_step(self.model, self.data)
-            self.velocity_peak = np.maximum(self.velocity_peak, np.abs(self.data.qvel))
-        if not np.isfinite(self.data.qpos).all():
+            self._applied[:] = torque
+            mujoco.mj_step(model, data)
+            np.maximum(peak, np.abs(qvel), out=peak)
+        if not np.isfinite(qpos).all():
             raise NumericalError(f"the physics of {self.arm.spec.name} diverged at {self.time:.3f} s")
 
     def gravity_torque(self, q: np.ndarray | None = None, payload: bool = False) -> np.ndarray:

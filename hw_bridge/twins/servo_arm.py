@@ -123,7 +123,8 @@ class ServoArm(ABC):
             "reorder": lambda share: faults.put("reorder", share), "corrupt": lambda share: faults.put("corrupt", share),
             "half_open": lambda on=True: setattr(faults, "half_open", bool(on)),
             "frozen_timestamp": lambda on=True: setattr(self, "frozen", bool(on)),
-            "by_hand": self._locked(lambda on=True: setattr(self.plant, "braked", bool(on))), "stuck_encoder": self._locked(self._stick),
+            "by_hand": self._locked(lambda on=True: setattr(self.plant, "braked", bool(on))), "place": self._locked(self._place),
+            "stuck_encoder": self._locked(self._stick),
             "protective_stop": self._locked(self._trip), "overload": self._locked(self._trip),
             "emergency_stop": self._locked(self._cut_power),
             "power_cycle": self._locked(self.boot), "clock_step": self.clock_step, "reset": self._locked(self.reset),
@@ -139,6 +140,17 @@ class ServoArm(ABC):
         if not (isinstance(joint, int) and 0 <= joint < self.plant.arm.spec.nv):
             raise ConfigurationError(f"expected the number of a joint, 0 to {self.plant.arm.spec.nv - 1}, got {joint!r}")
         return joint
+
+    def _place(self, q: list[float]) -> list[float]:
+        """A person brings the arm to `q` (nv,) [rad], no joint beyond its stops, and keeps it there until `by_hand` is off; return where
+        it is. ConfigurationError while servos drive their motors: they do not give way.
+        """
+        if self.powered and any(self.mode()["torque_on"]):
+            raise ConfigurationError("the servos hold the arm: nobody moves it by hand before their torque is off")
+        plant = self.plant
+        plant.data.qpos[:] = np.clip(checked_array("place.q", q, (plant.arm.spec.nv,)), *plant.model.jnt_range.T)
+        plant.data.qvel[:], plant.braked = 0.0, True
+        return plant.q.tolist()
 
     def _stick(self, joint: int, in_loop: bool = False) -> None:
         joint = self._checked(joint)

@@ -119,6 +119,11 @@ class So101(ServoArm):
         """Return servo `i`'s present position [steps]."""
         return (self.actual(i) - sts.signed(self.servos[i].word(sts.HOMING), 11)) % 4096
 
+    def _angle(self, i: int, steps: int) -> float:
+        """Return the joint angle [rad] at which servo `i`, homed as it is now, reads `steps`."""
+        shift = (sts.signed(self.servos[i].word(sts.HOMING), 11) - HOMING[i] + 2048) % 4096 - 2048
+        return DIRECTION[i] * (steps + shift - 2048) * sts.STEP
+
     def factory(self) -> None:
         for servo in self.servos:
             servo.eeprom[:] = servo.delivered
@@ -237,8 +242,8 @@ class So101(ServoArm):
                 self.judge.begin(i, float(self.plant.q[i]), now)
             low, high = servo.word(sts.ANGLE_MIN), servo.word(sts.ANGLE_MAX)
             raw = sts.signed(servo.word(sts.GOAL), 15)
-            self.judge.position(i, DIRECTION[i] * (raw - 2048) * sts.STEP, now)
-            drive.goal = DIRECTION[i] * (min(max(raw, low), high) - 2048) * sts.STEP
+            self.judge.position(i, self._angle(i, raw), now)
+            drive.goal = self._angle(i, min(max(raw, low), high))
         drive.reload()
 
 

@@ -158,7 +158,9 @@ class Drive:
         self.mode = servo.table[MODE]
         self.goal_current = self.direction * servo.get(GOAL_CURRENT, 2) * kind.current_unit
         self.goal_velocity = self.direction * servo.get(GOAL_VELOCITY, 4) * VELOCITY_UNIT
-        self.goal = self.direction * (servo.get(GOAL_POSITION, 4) - self.zero) * STEP
+        delivered = int.from_bytes(servo.delivered[HOMING:HOMING + 4], "little", signed=True)
+        self.homed_zero = self.zero + servo.get(HOMING, 4) - delivered
+        self.goal = self.direction * (servo.get(GOAL_POSITION, 4) - self.homed_zero) * STEP
         self.speed_max = servo.get(PROFILE_VELOCITY, 4) * VELOCITY_UNIT or math.inf
         self.acceleration = servo.get(PROFILE_ACCELERATION, 4) * ACCELERATION_UNIT or math.inf
         self.kp = servo.get(GAIN_P, 2) / 128.0 / 885.0 / STEP
@@ -212,7 +214,7 @@ class Drive:
             self.servo.table[WATCHDOG] = TRIPPED
             self.servo.put(GOAL_CURRENT, 2, 0)
             self.servo.put(GOAL_VELOCITY, 4, 0)
-            self.servo.put(GOAL_POSITION, 4, round(self.direction * self.setpoint / STEP) + self.zero)
+            self.servo.put(GOAL_POSITION, 4, round(self.direction * self.setpoint / STEP) + self.homed_zero)
             self.reload()
 
     def _protect(self) -> None:

@@ -37,6 +37,8 @@ ENCODER_MISMATCH = 0.03
 """Fault where the joint's two encoders disagree by this [rad]."""
 PROTECTIVE_DECELERATION = 20.0
 """[rad/s^2]"""
+_INT_REGISTERS, _DOUBLE_REGISTERS = ([f"output_{kind}_register_{i}" for i in range(n)] for kind, n in (("int", 3), ("double", 6)))
+"""What the program answers in."""
 
 
 class Controller:
@@ -48,6 +50,8 @@ class Controller:
         self.motion = Motion(arm, MECHANICS, self.plant.q)
         self.program = Program(self.motion, self.protective_stop)
         self.audit = SetPointAudit(arm.spec.limits, arm.spec.joint_names)
+        self._judges = {commands.SERVOJ: self.audit.position, commands.SPEEDJ: self.audit.velocity, commands.TORQUE: self.audit.torque}
+        self._places: dict[tuple[str, ...], tuple[tuple[bool, int], ...]] = {}
         self.values = defaults()
         self.stuck: dict[int, float] = {}
         """Joints whose first encoder stands still, and where [rad]."""
@@ -64,14 +68,15 @@ class Controller:
     def receive(self, names: tuple[str, ...], values: tuple, host_now: float) -> None:
         """Take inputs as one data package brought them."""
         program = self.program
-        for name, value in zip(names, values, strict=True):
-            kind, _, number = name.removeprefix("input_").partition("_register_")
-            if number:
-                (program.int_in if kind == "int" else program.double_in)[int(number)] = value
-        if "input_int_register_0" in names:
+        places = self._places.get(names)
+        if places is None:
+            places = self._places[names] = _registers(names)
+        for (whole, number), value in zip(places, values, strict=True):
+            if number >= 0:
+                (program.int_in if whole else program.double_in)[number] = value
+        if (True, 0) in places:
             program.heard = host_now
-            judge = {commands.SERVOJ: self.audit.position, commands.SPEEDJ: self.audit.velocity,
-                     commands.TORQUE: self.audit.torque}.get(program.int_in[0])
+            judge = self._judges.get(program.int_in[0])
             if judge is not None and program.running:
                 judge(np.array(program.double_in[:6]), host_now)
 
@@ -216,20 +221,20 @@ class Controller:
     def _publish(self, q: np.ndarray, dq: np.ndarray) -> None:
         values, motion, plant, program, safety = self.values, self.motion, self.plant, self.program, self.safety
         values["timestamp"] = (self.clock,)
-        values["actual_q"], values["actual_qd"] = tuple(q), tuple(dq)
-        values["target_q"], values["target_qd"], values["target_qdd"] = tuple(motion.q_ref), tuple(motion.v_ref), tuple(motion.a_ref)
-        values["target_moment"], values["target_current"] = tuple(motion.feedforward), tuple(motion.feedforward / AMPERE)
-        values["actual_current"] = values["joint_control_output"] = tuple(plant.tau / AMPERE)
-        values["actual_current_as_torque"] = tuple(plant.tau)
+        values["actual_q"], values["actual_qd"] = q.tolist(), dq.tolist()
+        values["target_q"], values["target_qd"], values["target_qdd"] = motion.q_ref.tolist(), motion.v_ref.tolist(), motion.a_ref.tolist()
+        values["target_moment"], values["target_current"] = motion.feedforward.tolist(), (motion.feedforward / AMPERE).tolist()
+        values["actual_current"] = values["joint_control_output"] = (plant.tau / AMPERE).tolist()
+        values["actual_current_as_torque"] = plant.tau.tolist()
         values["robot_mode"], values["safety_mode"] = (int(safety.robot_mode),), (int(safety.mode),)
         values["safety_status"], values["safety_status_bits"] = (int(safety.mode),), (safety.safety_bits,)
         values["robot_status_bits"] = (safety.robot_bits(program.running),)
         values["runtime_state"] = (2 if program.running else 1,)
         values["payload"], values["payload_cog"] = (motion.payload[0],), motion.payload[1]
-        for i in range(3):
-            values[f"output_int_register_{i}"] = (program.int_out[i],)
-        for i in range(6):
-            values[f"output_double_register_{i}"] = (program.double_out[i],)
+        for name, value in zip(_INT_REGISTERS, program.int_out, strict=False):
+            values[name] = (value,)
+        for name, value in zip(_DOUBLE_REGISTERS, program.double_out, strict=False):
+            values[name] = (value,)
         if self._cycles % 5 == 1:
             self._publish_tool(dq)
 
@@ -241,4 +246,10 @@ class Controller:
         mujoco.mju_quat2Vel(turn, quaternion, 1.0)
         mujoco.mj_jacSite(self.plant.model, data, self._jacobian[:3], self._jacobian[3:], self._site)
         self.values["actual_TCP_pose"] = self.values["target_TCP_pose"] = (*data.site_xpos[self._site], *turn)
-        self.values["actual_TCP_speed"] = self.values["target_TCP_speed"] = tuple(self._jacobian @ dq)
+        self.values["actual_TCP_speed"] = self.values["target_TCP_speed"] = (self._jacobian @ dq).tolist()
+
+
+def _registers(names: tuple[str, ...]) -> tuple[tuple[bool, int], ...]:
+    """Return for each input whether it is an integer's register, and its number; -1 where it is none."""
+    parts = (name.removeprefix("input_").partition("_register_") for name in names)
+    return tuple((kind == "int", int(number or -1)) for kind, _, number in parts)

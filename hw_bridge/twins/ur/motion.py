@@ -45,13 +45,18 @@ class Motion:
 
     def __init__(self, arm: Arm, mechanics: Mechanics, q: np.ndarray) -> None:
         self._limits, self._mechanics = arm.spec.limits, mechanics
+        self._viscous, self._coulomb = self.VISCOUS_SHARE * mechanics.viscous, self.COULOMB_SHARE * mechanics.coulomb
         self._belief = Plant(arm, mechanics)
-        self._belief.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONTACT
+        belief = self._belief.data
+        self._fed = belief.qpos, belief.qvel, belief.qacc, belief.qfrc_inverse
         self.payload = (0.0, (0.0, 0.0, 0.0))
         """Mass [kg] and centre [m] that the client told."""
         self.feedforward = np.zeros(6)
         """(6,) torques [N·m] that the model asks for."""
-        self._friction = np.zeros(6)
+        self._explained = np.zeros(6)
+        """(6,) torques [N·m] that do not depend on where the arm is within a period."""
+        self._compensates = False
+        """Whether torques come on top of a share of the friction."""
         self.target, self._gain, self._lookahead = q.copy(), 300.0, 0.1
         self._acceleration = 1.4
         self._viscous_share = self._coulomb_share = np.zeros(6)
@@ -78,6 +83,7 @@ class Motion:
     def torque(self, target: np.ndarray, viscous_share: np.ndarray, coulomb_share: np.ndarray) -> None:
         """Apply `target` (6,) [N·m] on top of gravity and of these shares (6,) of the friction."""
         self.mode, self.target, self._viscous_share, self._coulomb_share = Mode.TORQUE, target, viscous_share, coulomb_share
+        self._compensates = bool(viscous_share.any() or coulomb_share.any())
 
     def move(self, target: np.ndarray, speed: float, acceleration: float) -> None:
         """Go to `target` (6,) [rad] on a straight line in joint space; the joint with the longest way has `speed` and `acceleration`."""
@@ -141,24 +147,27 @@ class Motion:
         self.q_ref, self.v_ref, self.a_ref = self._start + s * self._direction, ds * self._direction, dds * self._direction
 
     def _feed(self, q: np.ndarray) -> None:
-        model, data = self._belief.model, self._belief.data
+        model, data, (qpos, qvel, qacc, inverse) = self._belief.model, self._belief.data, self._fed
         torque_led = self.mode is Mode.TORQUE
-        data.qpos[:] = q
-        data.qvel[:] = 0.0 if torque_led else self.v_ref
-        data.qacc[:] = self.a_ref
-        mujoco.mj_fwdPosition(model, data)
+        qpos[:] = q
+        qvel[:] = 0.0 if torque_led else self.v_ref
+        qacc[:] = self.a_ref
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
         mujoco.mj_comVel(model, data)
-        mujoco.mj_rne(model, data, 1, data.qfrc_inverse)
-        self.feedforward = data.qfrc_inverse + self._mechanics.armature * self.a_ref
+        mujoco.mj_rne(model, data, 1, inverse)
+        self.feedforward = inverse + self._mechanics.armature * self.a_ref
         if torque_led:
-            self.feedforward = self.feedforward + self.target
+            self._explained = self.feedforward = self.feedforward + self.target
         else:
-            self._friction = self.VISCOUS_SHARE * self._mechanics.viscous * self.v_ref \
-                + self.COULOMB_SHARE * self._mechanics.coulomb * np.tanh(self.v_ref / 0.01)
+            friction = self._viscous * self.v_ref + self._coulomb * np.tanh(self.v_ref / 0.01)
+            self._explained = self.feedforward + friction
 
     def law(self, q: np.ndarray, dq: np.ndarray) -> np.ndarray:
         """Return the motors' torques (6,) [N·m] at positions and velocities (6,): the innermost loop."""
+        if self.mode is Mode.TORQUE and not self._compensates:
+            return self._explained
         if self.mode is Mode.TORQUE:
             return self.feedforward + self._viscous_share * self._mechanics.viscous * dq \
                 + self._coulomb_share * self._mechanics.coulomb * np.tanh(dq / 0.01)
-        return self.feedforward + self._friction + self.STIFFNESS * (self.q_ref - q) + self.DAMPING * (self.v_ref - dq)
+        return self._explained + self.STIFFNESS * (self.q_ref - q) + self.DAMPING * (self.v_ref - dq)

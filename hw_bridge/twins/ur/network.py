@@ -108,9 +108,8 @@ class Network:
                 for package in connection.inbound.take(now):
                     connection.session.answer(package, now)
                 data = connection.session.data(cycle)
-                if data:
-                    connection.outbound.put(data, now)
-                connection.send(b"".join(connection.outbound.take(now)))
+                out = connection.outbound
+                connection.send(b"".join(out.through(data, now) if data else out.take(now)))
         self._drop_lost()
 
     def clients(self) -> int:
@@ -118,6 +117,8 @@ class Network:
         return len(self._connections)
 
     def _drop_lost(self) -> None:
+        if not any(c.lost for c in self._connections):
+            return
         for connection in [c for c in self._connections if c.lost]:
             self._connections.remove(connection)
             self._selector.unregister(connection.socket)
@@ -132,13 +133,12 @@ class Network:
         try:
             for package in rtde.messages(connection.received):
                 if package[2] == rtde.DATA:
-                    connection.inbound.put(package, now)
+                    for due in connection.inbound.through(package, now):
+                        connection.session.answer(due, now)
                 else:
                     connection.send(connection.session.answer(package, now))
         except ValueError:
             connection.lost = True
-        for package in connection.inbound.take(now):
-            connection.session.answer(package, now)
 
     def _open_script(self, endpoint: socket.socket) -> Connection:
         return Connection(endpoint, self._on_script)

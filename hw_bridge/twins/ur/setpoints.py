@@ -35,13 +35,15 @@ class SetPointAudit:
         limits = self._limits
         if not self._finite("position", target, now):
             return
-        for i in np.flatnonzero((target < limits.position_min) | (target > limits.position_max)):
+        outside = (target < limits.position_min) | (target > limits.position_max)
+        for i in np.flatnonzero(outside) if outside.any() else ():
             self._note(now, i, f"position {target[i]:.4f} rad, limits {limits.position_min[i]:.4f} to {limits.position_max[i]:.4f}")
         if self._last is not None:
             passed = now - self._then
             self._budget = passed + np.maximum(np.minimum(self._budget, SLACK_S), self._budget - passed)
             way = np.abs(target - self._last) / (limits.velocity_max * MARGIN)
-            for i in np.flatnonzero(way > self._budget):
+            jumped = way > self._budget
+            for i in np.flatnonzero(jumped) if jumped.any() else ():
                 self._note(now, i, f"target jumped by {target[i] - self._last[i]:.4f} rad in {1e3 * passed:.2f} ms")
             self._budget = np.maximum(self._budget - way, 0.0)
         else:
@@ -58,15 +60,18 @@ class SetPointAudit:
 
     def _magnitude(self, what: str, target: np.ndarray, top: np.ndarray, unit: str, now: float) -> None:
         if self._finite(what, target, now):
-            for i in np.flatnonzero(np.abs(target) > top * MARGIN):
+            excess = np.abs(target) > top * MARGIN
+            for i in np.flatnonzero(excess) if excess.any() else ():
                 self._note(now, i, f"{what} {target[i]:.4f} {unit}, limit {top[i]:.4f}")
 
     def _finite(self, what: str, target: np.ndarray, now: float) -> bool:
         self.received += 1
-        bad = np.flatnonzero(~np.isfinite(target))
-        for i in bad:
+        finite = np.isfinite(target)
+        if finite.all():
+            return True
+        for i in np.flatnonzero(~finite):
             self._note(now, i, f"non-finite {what} {target[i]}")
-        return not len(bad)
+        return False
 
     def _note(self, now: float, joint: int, words: str) -> None:
         self.count += 1

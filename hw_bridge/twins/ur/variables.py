@@ -45,9 +45,9 @@ INPUTS: dict[str, str] = {
 """Type of every variable that a client can write."""
 
 
-def defaults() -> dict[str, tuple]:
-    """Return every output at its value on an arm at rest that nobody has touched, as tuples."""
-    values: dict[str, tuple] = {name: (0,) * _WIDTH.get(kind, 1) for name, kind in OUTPUTS.items()}
+def defaults() -> dict[str, Sequence]:
+    """Return every output at its value on an arm at rest that nobody has touched, scalars as sequences of one."""
+    values: dict[str, Sequence] = {name: (0,) * _WIDTH.get(kind, 1) for name, kind in OUTPUTS.items()}
     values |= {"speed_scaling": (1.0,), "target_speed_fraction": (1.0,), "actual_main_voltage": (48.0,), "actual_robot_voltage": (48.0,),
                "joint_temperatures": (30.0,) * 6, "actual_joint_voltage": (48.0,) * 6, "joint_mode": (253,) * 6}
     return values
@@ -60,7 +60,7 @@ class Recipe:
         self.names = tuple(names)
         self._struct = struct.Struct(">" + "".join(FORMAT[kind] for kind in kinds))
 
-    def pack(self, values: Mapping[str, tuple]) -> bytes:
+    def pack(self, values: Mapping[str, Sequence]) -> bytes:
         """Return the payload for `values`."""
         return self._struct.pack(*chain.from_iterable([values[name] for name in self.names]))
 
