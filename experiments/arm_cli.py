@@ -12,6 +12,7 @@ _RUNS = Path("runs")
 File = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")]
 Calibration = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(arms of servos need it)")]
 Threads = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all cores)")]
+Cameras = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=SOURCE", help_behavior_hint="(optional)")]
 Patience = Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: 0.02)")]
 
 
@@ -40,6 +41,35 @@ class Twin:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """Find what the readings of an arm's servos mean, with the arm in your hands: a pose, and both ends of every joint. Torque is off.
+
+    Says what to do, step by step, and shows where the joints are. What is found is compared with the arm's description before anything
+    is kept: which way each servo counts, what it reads at angle 0, how far the joint goes. An STS3215 is also told to remember it.
+    At the end the servos hold the arm, if you like. The other commands take the file with --calibration.
+
+    Examples: `reflexarc calibrate --robot so101 --address /dev/ttyACM0 --out so101.json`,
+    `reflexarc calibrate --robot dynamixel-arm --address /dev/ttyUSB0 --ids 11 12 13 14 15 16 --out arm.json`.
+    """
+
+    robot: str
+    """'so101' or 'dynamixel-arm'."""
+    address: str
+    """Serial port."""
+    out: Path
+    """File of the calibration."""
+    ids: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]", help_behavior_hint="(default: 1 2 3 ...)")] = None
+    """The servos' addresses on the bus, from the base on."""
+    overwrite: bool = False
+    """Replace the file if there is one."""
+
+    def run(self) -> int:
+        from experiments.arm_calibrate import calibrate_command
+
+        return calibrate_command(self)
+
+
+@dataclass(frozen=True)
 class Check:
     """Look at an arm without moving it: a dry run of the whole bridge, which ends with a deployment certificate, PASSED or REFUSED.
 
@@ -56,7 +86,7 @@ class Check:
     address: str
     """Where it is: an IP address, a serial port."""
     policy: str = "hold"
-    """What is to be deployed: 'hold', 'swing' or the folder of a run that learned to reach."""
+    """What is to be deployed: 'hold', 'swing', 'tip' or the folder of a run that learned to reach."""
     mode: str = "joint_position"
     """How the arm is to be commanded."""
     calibration: Calibration = None
@@ -82,14 +112,15 @@ class Deploy:
 
     Refused without a passed certificate of `reflexarc check` that fits what is there now: arm, calibration, spec, safety rules and
     policy. Says what will happen and waits for Enter. Ctrl-C brakes, and leaves the arm to its own controller. Begin with 'hold',
-    then 'swing'. Speed and patience are those of the certificate.
+    then 'swing', then 'tip'. Speed and patience are those of the certificate.
 
     Examples: `reflexarc deploy hold --robot ur5e --address 127.0.0.2 --certificate runs/certificates/FILE`,
     `reflexarc deploy runs/NAME --robot ur5e --address 127.0.0.2 --certificate FILE --episodes 5 --log reach.mcap`.
     """
 
     policy: tyro.conf.Positional[str]
-    """'hold' (the arm holds its pose), 'swing' (each joint in turn, slowly), or the folder of a run that learned to reach."""
+    """'hold' (the arm holds its pose), 'swing' (each joint in turn, slowly), 'tip' (the end effector 3 cm along each axis and back), or
+    the folder of a run that learned to reach."""
     robot: str
     """Robot by name (`reflexarc list robots`)."""
     address: str
@@ -106,6 +137,8 @@ class Deploy:
     """The arm's calibration."""
     log: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: runs/logs/)")] = None
     """File of the log (MCAP)."""
+    camera: Cameras = ()
+    """Record a camera beside the log, as with `reflexarc record`; as often as there are cameras."""
     keep: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(optional)")] = None
     """Keep a run's episodes in this folder (Parquet), for `reflexarc retrain`."""
     json: File = None
@@ -190,6 +223,30 @@ class Retrain:
 
 
 @dataclass(frozen=True)
+class Distil:
+    """Distil what a run plans into a network that answers every measurement of the arm, hundreds of times a second.
+
+    DAgger in the learned model's imagination: the network acts, the planner says what it would have done, the network learns it; then
+    backpropagation through the model polishes it. No arm is needed.
+
+    Example: `reflexarc distil runs/reacher`, then `reflexarc check --policy runs/reacher-distilled-20261121-101500 --robot ur5e --address
+    127.0.0.2` and `reflexarc deploy`.
+    """
+
+    run_directory: tyro.conf.Positional[Path]
+    """Folder of the run whose planner is distilled."""
+    name: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the parent's and the time)")] = None
+    """Name of the new run."""
+    runs: Path = _RUNS
+    """Folder that runs are kept in."""
+
+    def run(self) -> int:
+        from experiments.arm_distil import distil_command
+
+        return distil_command(self)
+
+
+@dataclass(frozen=True)
 class Replay:
     """Drive a twin again as a log says, through a new bridge, and compare where the joints went. Exits with 1 above --tolerance.
 
@@ -210,3 +267,46 @@ class Replay:
         from experiments.arm_replay import replay_command
 
         return replay_command(self)
+
+
+@dataclass(frozen=True)
+class Sysid:
+    """Identify an arm from its logs: payload and its centre, friction and rotor inertia of every joint, each with its 95 % interval.
+
+    Needs the extra 'sysid', logs of one arm whose driver reports torques, and motion: some ten seconds in which all joints move. The last
+    quarter of the motion is held out: the errors there are those of the identified and of the described arm. Links are taken to be as
+    described. Forces and payload are as the measured torques say; where these are motor currents, by their constants.
+
+    Examples: `reflexarc sysid runs/logs/ur5e-swing-20261121-101500.mcap --out ur5e-loaded.json`, `reflexarc sysid runs/logs/*.mcap`.
+    """
+
+    logs: tyro.conf.Positional[tuple[Path, ...]]
+    """Logs (MCAP) of one arm."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")] = None
+    """Write the parameters here (JSON), with the logs' hashes."""
+
+    def run(self) -> int:
+        from experiments.arm_sysid import sysid_command
+
+        return sysid_command(self)
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Estimate from a log how old what the bridge sees is, and how long the arm takes to answer what is written.
+
+    Prints both with their spread, as seconds and as a share of the control period, and what a planner must look ahead. Says so where the
+    motion does not tell.
+
+    Example: `reflexarc delays runs/logs/ur5e-swing-20261121-101500.mcap`.
+    """
+
+    log: tyro.conf.Positional[Path]
+    """The log (MCAP)."""
+    json: File = None
+    """Write the figures here."""
+
+    def run(self) -> int:
+        from experiments.arm_delays import delays_command
+
+        return delays_command(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from episodes.store import EpisodeStore
-from experiments.arm_live import HAZARDS, ask_to_go_on, hold_and_disarm, live_state
+from experiments.arm_cameras import ArmCameras, arm_cameras, camera_sources
+from experiments.arm_live import FALLS, HAZARDS, ask_to_go_on, hold_and_disarm, live_state, page_command
 from experiments.arm_policies import ArmPolicy, arm_policy
 from experiments.arm_settings import ArmSettings
 from experiments.progress import make_console
@@ -32,7 +34,8 @@ def deploy_command(options: Deploy) -> int:
     """Let a policy act; 1 where the arm or its wire failed, 130 after Ctrl-C."""
     if options.certificate is None:
         raise ConfigurationError("nothing moves without a certificate; make one with: reflexarc check --policy "
-                                 f"{options.policy} --robot {options.robot} --address {options.address}, then --certificate FILE")
+                                 f"{options.policy} --robot {options.robot} --address {options.address}{_calibration(options)}, then "
+                                 "--certificate FILE")
     certificate = Certificate.load(options.certificate)
     settings = ArmSettings(options.robot, options.address, calibration=options.calibration, speed=certificate.speed,
                            patience=certificate.patience)
@@ -48,17 +51,23 @@ def deploy_command(options: Deploy) -> int:
     log = options.log or Path("runs") / "logs" / f"{settings.robot}-{Path(options.policy).name}-{datetime.now():%Y%m%d-%H%M%S}.mcap"
     if log.exists():
         raise ConfigurationError(f"--log {log}: exists already; a log is never written over, take another name")
+    sources = camera_sources(options.camera, log)
     console = make_console()
     config = settings.bridge(safety, f"{settings.robot}-{Path(options.policy).name}", policy.hash, Path(options.policy).name, str(log))
-    with sigterm_raises(), BridgeProcess(config) as bridge:
+    with sigterm_raises(), BridgeProcess(config) as bridge, contextlib.ExitStack() as stack:
         ready = bridge.ready
         _refuse(certificate, replace(deployment, calibration=ready["calibration"], **ready["identity"]), options)
         for words in ready["refused"]:
             console.print(f"not allowed: {words}", highlight=False, markup=False)
         who = f"{ready['identity']['model']} (serial {ready['identity']['serial']}) at {settings.address}"
+        cameras = stack.enter_context(arm_cameras(ready["name"], sources, log))
+        console.print(f"to see and stop it: {page_command(settings, ready['name'], cameras.names)}", highlight=False, markup=False)
         ask_to_go_on(console, f"{who}: {options.policy}, episodes: {options.episodes}, at most {settings.speed:.0%} of the velocity limits "
-                     f"and {safety.workspace.tool_speed_max:g} m/s at the tool.\n{policy.words(steps)}\n{HAZARDS}", options.yes)
-        code = _live(console, bridge.client, safety, policy, options, steps)
+                     f"and {safety.workspace.tool_speed_max:g} m/s at the tool.\n{policy.words(steps)}\n"
+                     f"{HAZARDS}{FALLS if arm.falls else ''}", options.yes)
+        code = _live(console, bridge.client, safety, policy, options, steps, cameras)
+        for _, words in cameras.close():
+            console.print(words, highlight=False, markup=False)
     summary = summarise(read_log(log))
     print_summary(console, summary, log)
     if options.json is not None:
@@ -73,15 +82,20 @@ def _refuse(certificate: Certificate, found: Deployment, options: Deploy) -> Non
         raise ConfigurationError(f"the certificate {options.certificate} does not let this deployment move the arm:\n  - "
                                  + "\n  - ".join(words)
                                  + f"\nMake another: reflexarc check --policy {options.policy} --robot {options.robot} --address "
-                                 f"{options.address}")
+                                 f"{options.address}{_calibration(options)}")
 
 
-def _live(console: Console, client: BridgeClient, safety: SafetyConfig, policy: ArmPolicy, options: Deploy, steps: int) -> int:
+def _calibration(options: Deploy) -> str:
+    return f" --calibration {options.calibration}" if options.calibration else ""
+
+
+def _live(console: Console, client: BridgeClient, safety: SafetyConfig, policy: ArmPolicy, options: Deploy, steps: int,
+          cameras: ArmCameras) -> int:
     """Live the episodes, and leave the arm at rest with its own controller whatever happens; the exit code."""
     code = 0
     with policy.acting(client, safety) as live:
         try:
-            with live_state(console, client):
+            with live_state(console, client, cameras.line):
                 for episode in range(options.episodes):
                     console.print(f"episode {episode}: {live(options.seed + episode, steps)}", highlight=False)
         except KeyboardInterrupt as stop:

@@ -6,11 +6,12 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
 
+from experiments.arm_settings import ArmSettings
 from hw_bridge.client import BridgeClient
 from hw_bridge.safety.rules import HARMLESS, State
 from robots.errors import ConfigurationError, HardwareError
@@ -18,6 +19,8 @@ from robots.errors import ConfigurationError, HardwareError
 _REFRESH_S = 0.2
 HAZARDS = ("Before it moves: the emergency stop is in your hand, nobody and nothing is within its reach, payload and mounting are set as "
            "they are.\nCtrl-C brakes it gently, at any time; the emergency stop stops it whatever this computer does.")
+FALLS = ("\nThis arm has no brakes and no emergency stop of its own: a switch in its supply stops it, and then it falls. Something soft is "
+         "under it.")
 
 
 def ask_to_go_on(console: Console, words: str, yes: bool) -> None:
@@ -32,9 +35,18 @@ def ask_to_go_on(console: Console, words: str, yes: bool) -> None:
     input()
 
 
+def page_command(settings: ArmSettings, bridge: str, cameras: Sequence[str] = (), watch_only: bool = False) -> str:
+    """Return what starts the operator's page of a running bridge."""
+    further = " --watch-only" if watch_only else ""
+    further += f" --options calibration {settings.calibration}" if settings.calibration else ""
+    further += f" --cameras {' '.join(cameras)}" if cameras else ""
+    return f"python -m hw_bridge.page {bridge} {settings.robot}{further}"
+
+
 @contextlib.contextmanager
-def live_state(console: Console, client: BridgeClient) -> Iterator[None]:
-    """A context in which a line tells of the arm, several times a second; nothing where the output is no terminal."""
+def live_state(console: Console, client: BridgeClient, further: Callable[[], str] = str) -> Iterator[None]:
+    """A context in which a line tells of the arm and what `further` says, several times a second; nothing where the output is no
+    terminal."""
     if not console.is_terminal:
         yield
         return
@@ -45,7 +57,7 @@ def live_state(console: Console, client: BridgeClient) -> Iterator[None]:
             desk = BridgeClient(client.channels.status.name.rsplit(".", 1)[0], client.arm)  # of its own: boards are read by one thread
             while not ended.wait(_REFRESH_S):
                 with contextlib.suppress(HardwareError):
-                    line.update(state_line(desk))
+                    line.update(state_line(desk) + further())
             desk.close()
 
         shower = threading.Thread(target=show, name="live-state", daemon=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from episodes.episode import Episode
 from episodes.store import EpisodeStore
+from hw_bridge.cameras.camera_log import is_camera_log
 from hw_bridge.reaching import reaching_state_space
 from hw_bridge.recorder.read_log import Log, read_log
 from hw_bridge.recorder.to_episode import log_episodes
@@ -22,7 +23,8 @@ def recorded_episodes(path: Path, arm: Arm) -> dict[str, list[Episode]]:
     if not path.exists():
         raise StoreError(f"--data {path}: there is nothing there; expected a log (MCAP), or a folder of logs or episodes")
     found: dict[str, list[Episode]] = {}
-    for log in sorted(path.glob("*.mcap")) if path.is_dir() else [path]:
+    logs = sorted(log for log in path.glob("*.mcap") if not is_camera_log(log)) if path.is_dir() else [path]
+    for log in logs:
         found[str(log)] = reaching_episodes(read_log(log), arm)
     if path.is_dir() and any(path.glob("*.parquet")):
         found[str(path)] = list(EpisodeStore(path, create=False))
@@ -38,20 +40,20 @@ def recorded_episodes(path: Path, arm: Arm) -> dict[str, list[Episode]]:
 
 def reaching_episodes(log: Log, arm: Arm) -> list[Episode]:
     """Return a log's episodes with states and commands as reaching has them. The goal, which no model sees, is the end effector's place
-    at home. What the arm followed as an action was taken is not in the log: it is taken to be the target of the action before.
+    at home.
     """
     name = log.header.robot_spec["name"]
     if name != arm.spec.name:
         raise ConfigurationError(f"the log is of the arm {name!r}, expected {arm.spec.name!r}: its model would be another arm's")
-    return [_reaching(episode, arm) for episode in log_episodes(log, minimum_steps=3)]
+    return [_reaching(episode, arm) for episode in log_episodes(log, minimum_steps=3, with_reference=True)]
 
 
 def _reaching(episode: Episode, arm: Arm) -> Episode:
     n, space, goal = arm.spec.nv, reaching_state_space(arm), arm.kinematics().forward(arm.home)[:3]
-    q, dq = episode.x[1:, :n], episode.x[1:, n:]
-    lag = episode.applied - q
+    q, dq, reference, rate = np.split(episode.x, 4, axis=1)
     nothing, nowhere = np.zeros(n), np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-    x = [space.state(Observation(0, q[k], dq[k], nothing, nowhere, extra={"goal": goal, "lag": lag[k]})) for k in range(len(q))]
-    commanded, applied = episode.commanded[1:] - q[:-1], episode.applied[1:] - q[:-1]
-    return Episode(episode.time[1:], np.array(x), commanded, applied, episode.cost[1:], False, True,
+    x = [space.state(Observation(0, q[k], dq[k], nothing, nowhere, extra={"goal": goal, "lag": reference[k] - q[k],
+                                                                          "reference_rate": rate[k]})) for k in range(len(q))]
+    commanded, applied = episode.commanded - q[:-1], episode.applied - q[:-1]
+    return Episode(episode.time, np.array(x), commanded, applied, episode.cost, False, True,
                    space.names, tuple(f"{joint}_offset" for joint in arm.spec.joint_names), episode.metadata)

@@ -14,10 +14,14 @@ from typing import Protocol
 import numpy as np
 
 from episodes.store import EpisodeStore
-from experiments.arm_reaching import bridge_config
+from experiments.arm_distil import kept_network, reach_at_servo_rate
+from experiments.arm_reaching import at_servo_rate, bridge_config
+from experiments.arm_robots import CLIENTS
 from experiments.arm_run import ArmRun, reaching
 from experiments.quiet import Quiet
 from hw_bridge.client import BridgeClient
+from hw_bridge.pose_robot import PoseRobot
+from hw_bridge.pose_steps import PoseConfig, PoseRefused, PoseSteps
 from hw_bridge.robot import BridgeRobot
 from hw_bridge.safety.config import SafetyConfig
 from robots.arms.arm import Arm
@@ -109,6 +113,73 @@ class FirstMotion:
         yield live
 
 
+@dataclass(frozen=True)
+class TipMotion:
+    """'tip': the end effector goes along each axis of the base frame in turn and back, its orientation as near to what it was as the arm
+    can keep it."""
+
+    distance: float
+    """[m]"""
+    seconds: float
+    """Of an axis's turn."""
+    speed: float = FIRST_MOTION_SPEED
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(repr((type(self).__name__, self.distance, self.seconds, PERIOD)).encode()).hexdigest()[:16]
+
+    def safety(self) -> SafetyConfig:
+        return SafetyConfig(policy_period=PERIOD)
+
+    def steps(self, arm: Arm) -> int:
+        return 3 * round(self.seconds / PERIOD)
+
+    def words(self, steps: int) -> str:
+        return (f"From where it is, the end effector goes {100 * self.distance:.0f} cm along x, y and z of the base frame in turn, and "
+                f"back: {self.seconds:.0f} s an axis, {steps * PERIOD:.0f} s in all. It is commanded by poses; every joint may move.")
+
+    def offset(self, step: int) -> np.ndarray:
+        """Return how far from the start (3,) [m] the end effector is to be after `step` control periods; at rest at both ends."""
+        offset, turn = np.zeros(3), round(self.seconds / PERIOD)
+        axis, within = divmod(step, turn)
+        offset[axis % 3] = self.distance * np.sin(np.pi * within / turn) ** 2
+        return offset
+
+    @contextlib.contextmanager
+    def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
+        start = client.state().q.copy()
+        self.rehearse(PoseSteps(client.arm, safety, PoseConfig(period=PERIOD)), start)
+        robot = PoseRobot(BridgeRobot(client, CommandMode.JOINT_POSITION, PERIOD, start), safety)
+        mode = robot.spec.commands[0].mode
+
+        def live(seed: int, steps: int) -> str:
+            before = robot.reset(seed).ee_pose[:3]
+            origin, furthest, now = robot.command_now(), 0.0, before
+            for k in range(1, steps + 1):
+                command = origin.copy()
+                command[:3] += self.offset(k)
+                robot.send(Command(mode, command))
+                now = robot.tick().ee_pose[:3]
+                furthest = max(furthest, float(np.linalg.norm(now - before)))
+            return (f"the end effector was {1e3 * furthest:.1f} mm away at most and is {1e3 * np.linalg.norm(now - before):.1f} mm from "
+                    "where it had been")
+
+        yield live
+
+    def rehearse(self, steps: PoseSteps, start: np.ndarray) -> None:
+        """Raise ConfigurationError, before anything moves, where the arm cannot go the whole way from `start` (nv,) [rad]."""
+        origin, q, turn = steps.forward(start), start, round(self.seconds / PERIOD)
+        for k in range(3 * turn + 1):
+            pose = origin.copy()
+            pose[:3] += self.offset(k)
+            try:
+                q = steps.step(pose, q)
+            except PoseRefused as refusal:
+                raise ConfigurationError(f"nothing was moved: from this pose the end effector cannot go {100 * self.distance:.0f} cm along "
+                                         f"{'xyz'[k // turn % 3]}: {refusal}. Bring the arm to another pose, such as "
+                                         "its home, and try again") from refusal
+
+
 class ReachingRun:
     """What a run of `reflexarc reach` or `reflexarc retrain` learned: it plans through its model, to goals drawn with the seed."""
 
@@ -145,7 +216,28 @@ class ReachingRun:
             yield live
 
 
-FIRST_MOTIONS = {"hold": FirstMotion(0.0, 5.0), "swing": FirstMotion(0.1, 4.0)}
+class DistilledRun(ReachingRun):
+    """A network that `reflexarc distil` taught: it answers every measurement of the arm."""
+
+    def safety(self) -> SafetyConfig:
+        return at_servo_rate(super().safety(), CLIENTS[self.run.config.robot].arm())
+
+    def words(self, steps: int) -> str:
+        return super().words(steps) + " A network commands it, in every servo period."
+
+    @contextlib.contextmanager
+    def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
+        network, config = kept_network(self.run, client.arm), self.run.config.reaching
+
+        def live(seed: int, steps: int) -> str:
+            error, run = reach_at_servo_rate(client, config, network, seed, steps)
+            return (f"{1e3 * error:.1f} mm from the goal at the end; {run.answered} measurements answered, {run.missed} missed, 99 of 100 "
+                    f"within {1e3 * run.answer_99_s:.2f} ms")
+
+        yield live
+
+
+FIRST_MOTIONS: dict[str, ArmPolicy] = {"hold": FirstMotion(0.0, 5.0), "swing": FirstMotion(0.1, 4.0), "tip": TipMotion(0.03, 4.0)}
 
 
 def arm_policy(name: str, robot: str, threads: int | None = None, keep: EpisodeStore | None = None) -> ArmPolicy:
@@ -157,8 +249,8 @@ def arm_policy(name: str, robot: str, threads: int | None = None, keep: EpisodeS
     run = ArmRun.open(Path(name))
     if run.config.robot != robot:
         raise ConfigurationError(f"{name} learned on {run.config.robot!r}, not on {robot!r}: its model knows another arm")
-    policy = ReachingRun(run, threads, keep)
-    if policy.safety().fingerprint() != run.config.safety:
+    policy = (DistilledRun if run.config.distilled else ReachingRun)(run, threads, keep)
+    if ReachingRun.safety(policy).fingerprint() != run.config.safety:
         raise ConfigurationError(f"{name} learned under other safety rules or another compliance than this version's: to its model the arm "
                                  f"would be another. Learn again: reflexarc reach --robot {robot}")
     return policy

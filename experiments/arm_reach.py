@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from experiments.arm_cli import Reach, Retrain
 
 
-class _Keeper:
+class Keeper:
     """Listens to a run: shows it, and writes a checkpoint after every trial."""
 
     def __init__(self, run: ArmRun, display: ProgressDisplay) -> None:
@@ -95,7 +95,7 @@ def _reach(console: Console, run: ArmRun, settings: ArmSettings, policy: Reachin
     done = checkpoint.records if checkpoint is not None else []
     trials = run.config.reaching.learning.trials
     with ProgressDisplay(console, trials, done) as display, BridgeProcess(config) as bridge:
-        keeper = _Keeper(run, display)
+        keeper = Keeper(run, display)
         with reaching(run, bridge.client, keeper, threads) as arm:
             keeper.learner = arm.learner
             try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dynamics.catalog import make_model
+from dynamics.catalog import LearnedModel, make_model
 from dynamics.fitting import FitConfig
 from dynamics.neural_ensemble import EnsembleConfig
 from dynamics.workers import Workers
@@ -18,16 +18,33 @@ from episodes.metadata import Clock
 from episodes.store import EpisodeStore
 from hw_bridge.bridge import BridgeConfig
 from hw_bridge.client import BridgeClient
-from hw_bridge.reaching import ReachingConfig, ReachingCost, ReachingRobot, reaching_state_space
+from hw_bridge.reaching import (
+    MissingWay,
+    ReachingConfig,
+    ReachingCost,
+    ReachingRobot,
+    draw_goals,
+    offset_command,
+    reaching_state_space,
+    reflex_state_space,
+)
 from hw_bridge.robot import BridgeRobot
 from hw_bridge.safety.config import Compliance, Interpolation, SafetyConfig
 from planners.catalog import make_planner
 from planners.evaluation import EvaluationConfig, PlanEvaluator
 from planners.icem import ICEMConfig
+from planners.sampling import SamplingPlanner
+from policies.distillation import DistillationConfig, DistillationReport, Progress, distil
 from policies.episode_loop import EpisodeSource, run_episode
 from policies.model_based import Learner, LearningConfig, LearningListener
-from policies.policy_search import PolicySearchConfig
-from robots.command import CommandMode
+from policies.neural_policy import NeuralPolicy
+from policies.policy import Policy
+from policies.policy_search import PolicySearchConfig, improve_policy
+from policies.receding_horizon import RecedingHorizonPolicy
+from policies.student import ThroughView
+from policies.uncertainty_gate import GateConfig, GatedPolicy, UncertaintyGate
+from robots.arms.arm import Arm
+from robots.command import Command, CommandMode
 from robots.errors import ConfigurationError, UnknownNameError
 
 FINAL_PERIODS = 5
@@ -36,6 +53,8 @@ _COMPLIANCE: Mapping[str, Compliance] = {
     "ur5e": Compliance((800.0, 800.0, 600.0, 150.0, 150.0, 80.0), (70.0, 70.0, 55.0, 12.0, 12.0, 6.0)),
 }
 """Soft enough that what the arm carries shows, damped so that it does not swing."""
+_TAUGHT_GOALS = 2_000_000
+"""Seeds of the goals that networks are taught with; no episode's."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +63,93 @@ class ArmReachingConfig:
 
     seed: int = 0
     reaching: ReachingConfig = ReachingConfig()
-    learning: LearningConfig = LearningConfig(trials=10, random_trials=4, episode_steps=60, hold=4)
+    learning: LearningConfig = LearningConfig(trials=10, random_trials=4, episode_steps=60, hold=4, plan_ahead=True)
     ensemble: EnsembleConfig = EnsembleConfig(hidden=(128, 128, 128), beyond=0.2, fit=FitConfig(
         batch_size=64, epochs=1000, largest_updates=1500, patience=100, products="bfloat16"))
-    search: ICEMConfig = ICEMConfig(horizon=8, population=80, iterations=4, elites=10, beta=1.0, initial_std=0.3)
-    evaluation: EvaluationConfig = EvaluationConfig(propagation="E", particles=1)  # a plan must be ready early in its period
+    search: ICEMConfig = ICEMConfig(horizon=8, population=80, iterations=4, elites=10, beta=1.0, initial_std=0.3,
+                                    act_on_mean=True)
+    evaluation: EvaluationConfig = EvaluationConfig(propagation="E", particles=1)  # a plan must be ready within its period
+    gate: GateConfig = GateConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    polish: PolicySearchConfig = PolicySearchConfig(horizon=12, rollouts=200, updates=300, learning_rate=1e-3)
+    """What a distilled network learns through the model after its teacher had its say."""
 
 
 def bridge_config(robot: str, address: str, config: ArmReachingConfig, log: Path | None = None, **options: str) -> BridgeConfig:
     """Return the bridge of a compliant arm that reaches; UnknownNameError for one whose compliance nobody has chosen."""
     if robot not in _COMPLIANCE:
         raise UnknownNameError("arm that can reach", robot, _COMPLIANCE)
+    # Targets are held, not led to: what the arm will do next then depends on nothing but what is observed and commanded.
     safety = SafetyConfig(policy_period=config.reaching.period, action_age_max=4.0 * config.reaching.period, tracking_error_max=0.4,
-                          compliance=_COMPLIANCE[robot], interpolation=Interpolation.LINEAR)
+                          compliance=_COMPLIANCE[robot], interpolation=Interpolation.HOLD)
     return BridgeConfig(robot, address, safety=safety, log="" if log is None else str(log), task=f"{robot}-reach", options=options)
+
+
+def at_servo_rate(safety: SafetyConfig, arm: Arm) -> SafetyConfig:
+    """Return the rules of a bridge whose policy answers in every servo period."""
+    return replace(safety, policy_period=arm.spec.control_dt, action_age_max=max(50 * arm.spec.control_dt, 0.1))
+
+
+def reaching_robot(client: BridgeClient, config: ReachingConfig, period: float) -> ReachingRobot:
+    """Return the arm behind a bridge as those who reach command it, once in `period` seconds."""
+    return ReachingRobot(BridgeRobot(client, CommandMode.JOINT_POSITION, period, spread=config.spread, start_speed=config.start_speed),
+                         config)
+
+
+def reaching_model(arm: Arm, config: ArmReachingConfig) -> LearnedModel:
+    """Return a model that has learned nothing yet."""
+    return make_model("probabilistic-ensemble", reaching_state_space(arm), arm.spec.nv, config.reaching.period, config.ensemble,
+                      config.seed)
+
+
+def reaching_planner(arm: Arm, config: ArmReachingConfig, model: LearnedModel, workers: Workers) -> SamplingPlanner:
+    """Return what plans through `model`."""
+    evaluator = PlanEvaluator(model, ReachingCost(arm), config.evaluation, workers)
+    return make_planner("icem", evaluator, offset_command(arm, config.reaching), config.reaching.period, config.search)
+
+
+def new_network(arm: Arm, config: ArmReachingConfig) -> NeuralPolicy:
+    """Return a network that has been taught nothing yet."""
+    return NeuralPolicy(reflex_state_space(arm), offset_command(arm, config.reaching), config.distillation.hidden, config.seed)
+
+
+def distil_reaching(arm: Arm, config: ArmReachingConfig, model: LearnedModel, episodes: Sequence[Episode],
+                    progress: Progress = lambda done, planned: None) -> tuple[NeuralPolicy, DistillationReport]:
+    """Return a network that reaches as planning through `model` does, taught in the model's imagination from where `episodes` have been,
+    then polished by backpropagation through the model.
+    """
+    workers = Workers(1)  # one plan is too little work for two threads
+    try:
+        return _distil(arm, config, model, reaching_planner(arm, config, model, workers), episodes, progress)
+    finally:
+        workers.close()
+
+
+def _distil(arm: Arm, config: ArmReachingConfig, model: LearnedModel, planner: SamplingPlanner, episodes: Sequence[Episode],
+            progress: Progress) -> tuple[NeuralPolicy, DistillationReport]:
+    policy = new_network(arm, config)
+    starts = _imagined_starts(arm, config, episodes)
+    student, command = ThroughView(policy, MissingWay(arm)), policy.command
+    report = distil(student, lambda: RecedingHorizonPolicy(planner, model.state_space, command, "teacher"), model, starts,
+                    config.distillation, config.seed, progress)
+    improve_policy(student, model, planner.evaluator.cost, starts, config.polish, config.seed)
+    return policy, report
+
+
+def _imagined_starts(arm: Arm, config: ArmReachingConfig, episodes: Sequence[Episode]) -> torch.Tensor:
+    """Return every lived state with a goal drawn anew, (n, nx)."""
+    if not episodes:
+        raise ConfigurationError("distil: expected at least one lived episode to begin from, got none")
+    x = np.concatenate([episode.x for episode in episodes])
+    nv = arm.spec.nv
+    x[:, nv : nv + 3] = draw_goals(arm, config.reaching, range(_TAUGHT_GOALS, _TAUGHT_GOALS + len(x)))
+    return torch.from_numpy(x)
+
+
+def gate_of(model: LearnedModel, episodes: Sequence[Episode], config: GateConfig) -> UncertaintyGate:
+    """Return a gate that takes for usual what the model is unsure of in `episodes`."""
+    x, u = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*((e.x[:-1], e.applied) for e in episodes), strict=True))
+    return UncertaintyGate(model, x, u, config)
 
 
 class ArmReaching:
@@ -65,27 +157,35 @@ class ArmReaching:
 
     def __init__(self, client: BridgeClient, config: ArmReachingConfig, episodes: Path, listener: LearningListener,
                  threads: int | None = None) -> None:
-        self.config = config
-        self.robot = ReachingRobot(BridgeRobot(client, CommandMode.JOINT_POSITION, config.reaching.period, spread=config.reaching.spread),
-                                   config.reaching)
+        self.config, self.arm = config, client.arm
+        self.robot = reaching_robot(client, config.reaching, config.reaching.period)
         self.cost, self._space = ReachingCost(client.arm), reaching_state_space(client.arm)
-        self._command = self.robot.spec.command()
-        self._source = EpisodeSource(self.robot, self._space, self._command, self.cost, f"{client.arm.spec.name}-reach", Clock.MONOTONIC)
+        self._source = EpisodeSource(self.robot, self._space, self.robot.spec.command(), self.cost, f"{client.arm.spec.name}-reach",
+                                     Clock.MONOTONIC)
         self._workers, self._listener = Workers(threads), listener
         self.learner = self._learner(EpisodeStore(episodes))
 
     def _learner(self, store: EpisodeStore) -> Learner:
-        config, period = self.config, self.config.reaching.period
-        model = make_model("probabilistic-ensemble", self._space, self._command.nu, period, config.ensemble, config.seed)
-        evaluator = PlanEvaluator(model, self.cost, config.evaluation, self._workers)
-        planner = make_planner("icem", evaluator, self._command, period, config.search)
+        config = self.config
+        model = reaching_model(self.arm, config)
+        planner = reaching_planner(self.arm, config, model, self._workers)
         return Learner(self._source, store, model, None, None, planner, None, config.learning, PolicySearchConfig(), config.seed,
                        self._listener)
 
+    def gated(self, policy: Policy) -> GatedPolicy:
+        """Return `policy` behind the model's doubt: slowed where it is unsure, standing still where it knows nothing."""
+        command = self.robot.spec.command()
+        gate = gate_of(self.learner.model, list(self.learner.episodes.values()), self.config.gate)
+        return GatedPolicy(policy, gate, self._space, self.robot.throttle, Command(command.mode, np.zeros(command.nu)))
+
     def reach(self, seeds: Sequence[int], steps: int = 40) -> list[Episode]:
         """Reach for the goals that `seeds` draw, without learning, and return what was lived."""
-        policy = self.learner.planning_policy(1)
+        policy = self.gated(self.learner.planning_policy(1))
         return [run_episode(self._source, policy, steps, seed=seed, trial=i, provenance=policy.provenance) for i, seed in enumerate(seeds)]
+
+    def distil(self, progress: Progress = lambda done, planned: None) -> tuple[NeuralPolicy, DistillationReport]:
+        """Return a network that reaches as the planner does; the arm is not moved."""
+        return distil_reaching(self.arm, self.config, self.learner.model, list(self.learner.episodes.values()), progress)
 
     def final_errors(self, episodes: Sequence[Episode]) -> np.ndarray:
         """Return how far from its goal every episode ended (n,) [m], by the arm's own encoders."""

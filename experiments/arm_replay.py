@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _PRIORITY = 60
 """Actions that come late are another motion: who sends them goes before ordinary processes, where that is allowed, and after the bridge."""
 
+_SETTLE_S = 0.5
+"""Servos sag to where they stay within this [s]."""
+
 
 @dataclass(frozen=True)
 class Motion:
@@ -59,11 +62,14 @@ def replay_command(options: Replay) -> int:
     recorded, header = first_motion(log, options.log), log.header
     robot = _robot(header)
     with sigterm_raises(), tempfile.TemporaryDirectory(prefix="reflexarc-replay-") as folder:
-        entry, start = TWINS[DRIVERS[robot].twin], recorded.q[0].tolist()
+        entry, stood = TWINS[DRIVERS[robot].twin], start_pose(log, recorded)
+        start = stood.tolist()
         placed = ["--address", options.address] if entry.network else ["--q", *map(str, start)]
         with TwinProcess(entry.module, *placed) as twin:
             if entry.network:
                 twin.fault("place", q=start)
+            else:
+                _stand(twin, stood)
             address, further = twin.ready.get("device") or twin.ready["address"], {"watchdog_s": str(WATCHDOG_MAX)}
             if "device" in twin.ready:
                 Calibration(**twin.fault("calibration")).save(Path(folder) / "calibration.json")
@@ -103,6 +109,15 @@ def first_motion(log: Log, path: Path) -> Motion:
     return Motion(came[heard] * 1e-9, stretch["target"][heard], woke * 1e-9, stretch["q"])
 
 
+def start_pose(log: Log, motion: Motion) -> np.ndarray:
+    """Return where the arm was before it was taken over (nv,) [rad], or where its motion begins in a log that does not tell: servos sag
+    when they are."""
+    rows, states = log.rows, [name.upper() for name in log.header.states]
+    before = rows[: int(np.argmax(rows["state"] == states.index("ACTIVE")))]
+    idle = before[(before["state"] == states.index("IDLE")) & np.isfinite(before["q"]).all(axis=1)]
+    return idle["q"][-1] if len(idle) else motion.q[0]
+
+
 def largest_difference(recorded: Motion, again: Motion) -> np.ndarray:
     """Return how far each joint was from where it had been (nv,) [rad], at the times since the first action that both lived."""
     offset, shift = recorded.action_time[0], again.action_time[0]
@@ -119,6 +134,13 @@ def _robot(header: LogHeader) -> str:
         if robot.replace("-", "_") == name.replace("-", "_"):
             return robot
     raise StoreError(f"the log is of the arm {name!r}, which no driver knows; known: {', '.join(DRIVERS)}")
+
+
+def _stand(twin: TwinProcess, q: np.ndarray) -> None:
+    """Let a twin of servos, which sags under its weight where it is held, come to rest at `q` (nv,) [rad], where it begins."""
+    time.sleep(_SETTLE_S)
+    twin.fault("reset", q=(2.0 * q - np.array(twin.fault("state")["q"])).tolist())
+    time.sleep(_SETTLE_S)
 
 
 def _drive(client: BridgeClient, motion: Motion, spec: str) -> None:

@@ -36,6 +36,8 @@ class ArmRunConfig:
     """Run that it was trained anew from; empty: none."""
     data: tuple[str, ...] = ()
     """Logs that it was trained on, of a run with a parent."""
+    distilled: bool = False
+    """Whether it keeps a network instead of a model: its parent's planner, distilled."""
     reaching: ArmReachingConfig = ArmReachingConfig()
 
 
@@ -72,10 +74,17 @@ class ArmRun(RunDirectory):
                              f"--address ADDRESS --name {self.path.name}")
         return checkpoint
 
+    def distilled(self) -> Checkpoint:
+        """Return the checkpoint of a distilled network; StoreError where there is none yet."""
+        checkpoint = self.load()
+        if checkpoint is None:
+            raise StoreError(f"{self.path}: nothing was distilled there yet; distil anew: reflexarc distil {self.config.parent}")
+        return checkpoint
+
     def policy_hash(self) -> str:
         """Return a short hash of what acts: model and settings; the parent and the logs' names do not matter."""
         settings = json.dumps(to_json(self.config.reaching), sort_keys=True).encode()
-        tensors = self.learned().tensors
+        tensors = (self.distilled() if self.config.distilled else self.learned()).tensors
         return hashlib.sha256(settings + safetensors.torch.save({name: tensors[name] for name in sorted(tensors)})).hexdigest()[:16]
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.arm_cli import Check, Deploy, Reach, Replay, Retrain, Twin
+from experiments.arm_cli import Calibrate, Check, Delays, Deploy, Distil, Reach, Replay, Retrain, Sysid, Twin
+from experiments.arm_record_cli import Record
 from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 
@@ -234,11 +235,14 @@ class Bench:
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job on one page: a cart-pole learns to swing up from nothing in a few minutes, with a report to look at.
+    """The whole circle in a few minutes, with a report to look at: the twin of an arm that knows nothing learns to reach, its planner is
+    distilled into a network, a payload spoils it, and it learns anew from what was recorded. 'cartpole': a cart-pole learns to swing up.
 
-    Example: `reflexarc demo`. Stopped half way, it goes on where it was.
+    Example: `reflexarc demo`, `reflexarc demo cartpole`. Stopped half way, it goes on where it was.
     """
 
+    name: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="{arm,cartpole}")]] = "arm"
+    """What is shown."""
     seed: int = 0
     """Seed of everything random."""
     runs: Path = _RUNS
@@ -247,6 +251,10 @@ class Demo:
     """Cores to use."""
 
     def run(self) -> int:
+        if self.name == "arm":
+            from experiments.arm_demo import arm_demo_command
+
+            return arm_demo_command(self)
         from experiments.commands import demo_command
 
         return demo_command(self)
@@ -261,11 +269,16 @@ Command = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Twin, tyro.conf.subcommand("twin")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Deploy, tyro.conf.subcommand("deploy")]
+    | Annotated[Record, tyro.conf.subcommand("record")]
     | Annotated[Reach, tyro.conf.subcommand("reach")]
     | Annotated[Retrain, tyro.conf.subcommand("retrain")]
+    | Annotated[Distil, tyro.conf.subcommand("distil")]
     | Annotated[Replay, tyro.conf.subcommand("replay")]
+    | Annotated[Sysid, tyro.conf.subcommand("sysid")]
+    | Annotated[Delays, tyro.conf.subcommand("delays")]
 )
 
 

@@ -102,7 +102,9 @@ def report_command(options: Report) -> int:
 
 
 def demo_command(options: Demo) -> int:
-    """Learn the cart-pole swing-up and show it."""
+    """Learn the cart-pole swing-up and show it; UnknownNameError for another demonstration's name."""
+    if options.name != "cartpole":
+        raise UnknownNameError("demonstration", options.name, ("arm", "cartpole"))
     config = replace(settings_for("cartpole", 200), seed=options.seed)
     config = replace(config, learning=replace(config.learning, trials=DEMO_TRIALS))
     console, number = make_console(), 1

@@ -43,10 +43,20 @@ def replay_video(task: Task, episode: Episode, path: Path, *, width: int = 480, 
     duration = float(episode.time[-1] - episode.time[0])
     count = max(1, min(LARGEST_FRAMES, episode.steps, round(duration * fps)))
     pictures = _pictures(task, episode, _periods_to_film(episode.time, count), width, height, mode)
+    return write_video(path, pictures, Fraction(count / duration).limit_denominator(10_000), width, height, caption)
+
+
+def write_video(path: Path, pictures: Iterator[np.ndarray], rate: Fraction, width: int, height: int, title: str | None,
+                preset: str = "medium") -> Path:
+    """Write `pictures` (height, width, 3) uint8, `rate` of them a second, and return `path`, an MP4 (H.264).
+
+    `preset` is x264's: how much time goes into a small file. The file appears whole or not at all. StoreError where it cannot be
+    written; what drawing the pictures raises is raised on.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_video(temporary, pictures, Fraction(count / duration).limit_denominator(10_000), width, height, caption)
+        _encode(temporary, pictures, rate, width, height, title, preset)
         temporary.replace(path)
     except OSError as error:  # PyAV's errors about files are OSErrors too
         raise StoreError(f"{path}: the video could not be written ({error.strerror or error}); make room or write the report "
@@ -102,12 +112,13 @@ def _difference(task: Task, episode: Episode, period: int, state: np.ndarray) ->
             "machine or by another version, or the file was edited")
 
 
-def _write_video(path: Path, pictures: Iterator[np.ndarray], rate: Fraction, width: int, height: int, title: str | None) -> None:
+def _encode(path: Path, pictures: Iterator[np.ndarray], rate: Fraction, width: int, height: int, title: str | None,
+            preset: str) -> None:
     options = {"movflags": "faststart"}  # a browser shows it before all of it has arrived
     with av.open(str(path), "w", format="mp4", options=options) as container:
         if title is not None:
             container.metadata["title"] = title
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "23", "preset": "medium", "threads": "1"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "23", "preset": preset, "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

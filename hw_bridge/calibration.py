@@ -107,7 +107,7 @@ class Calibration:
     @classmethod
     def load(cls, path: Path | str) -> Self:
         """Return the calibration in a file; StoreError or VersionError where the file is not one that `save` wrote."""
-        again = "calibrate the arm again, or give another file"
+        again = "calibrate the arm again (reflexarc calibrate), or give another file"
         try:
             text = Path(path).read_text()
         except OSError as error:

@@ -86,7 +86,7 @@ def _standing(bridge: BridgeProcess, config: SafetyConfig) -> Iterator[str]:
         return
     status = bridge.client.status()
     vendor = _VENDOR[int(bridge.client.channels.state.read().value["vendor"])]
-    if vendor is not VendorState.READY:
+    if vendor is not VendorState.READY and not (vendor is VendorState.NOT_READY and not status.vendor):  # servos wait for servoing to begin
         yield f"the arm's controller says {vendor}: {status.vendor or 'no words'}"
     if state.state is not State.IDLE:
         yield f"the supervisor is in {state.state.name}, expected IDLE: {status.cause}"

@@ -62,28 +62,29 @@ class Page:
         if shown:
             self._parts.append(f'<div class="grid columns-{columns}">{"".join(shown)}</div>')
 
-    def videos(self, videos: Sequence[tuple[Path, str, str]]) -> None:
-        """Show videos (path, title, caption) side by side, carried within the page."""
+    def videos(self, videos: Sequence[tuple[Path, str, str]], columns: int | str = 2) -> None:
+        """Show videos (path, title, caption) side by side, carried within the page; `columns` as in `plots`."""
         figures = []
         for path, title, caption in videos:
             data = base64.b64encode(path.read_bytes()).decode("ascii")
             figures.append(f'<figure class="card video"><video controls loop muted autoplay playsinline aria-label="{escape(title)}" '
                            f'src="data:video/mp4;base64,{data}"></video><figcaption><strong>{escape(title)}</strong> '
                            f"{escape(caption)}</figcaption></figure>")
-        self._parts.append(f'<div class="grid columns-2">{"".join(figures)}</div>')
+        self._parts.append(f'<div class="grid columns-{columns}">{"".join(figures)}</div>')
 
     def command(self, text: str) -> None:
         """Show a command to type."""
         self._parts.append(f'<pre class="command"><code>{escape(text)}</code></pre>')
 
-    def table(self, summary: str, head: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool) -> None:
-        """Show a table, folded away under `summary`; `numeric`: all but the first two columns are aligned as numbers."""
+    def table(self, summary: str, head: Sequence[str], rows: Iterable[Sequence[str]], numeric: bool,
+              unfolded: bool = False) -> None:
+        """Show a table, folded away under `summary` or not; `numeric`: all but the first two columns are aligned as numbers."""
         kind = ' class="numeric"' if numeric else ""
         titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
         body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        self._parts.append(f'<details><summary>{escape(summary)}</summary><div class="scroll" tabindex="0" role="region" '
-                           f'aria-label="{escape(summary)}"><table{kind}><thead><tr>{titles}</tr></thead>'
-                           f"<tbody>{body}</tbody></table></div></details>")
+        self._parts.append(f'<details{" open" if unfolded else ""}><summary>{escape(summary)}</summary>'
+                           f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(summary)}">'
+                           f"<table{kind}><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div></details>")
 
     def document(self, footer: str) -> str:
         """Return the whole document."""

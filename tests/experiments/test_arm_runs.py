@@ -49,6 +49,8 @@ def rows_of(actions: int = 12, idle: int = 30) -> np.ndarray:
     rows["target"], rows["q"] = targets[rows["action_sequence"] + 1], ARM.home
     rows["q"][idle:] = targets[rows["action_sequence"][idle:]]
     rows["dq"], rows["written"], rows["action"] = 0.01, 3.0, rows["target"]
+    rows["reference"] = targets[0] + 1e-3 * k[:, None]
+    rows["reference_rate"] = 1e-3 / (1e-9 * DT_NS)
     rows["state"], rows["action_mode"] = State.ACTIVE, MODE_CODES[CommandMode.JOINT_POSITION]
     rows["written_mode"] = MODE_CODES[CommandMode.JOINT_TORQUE]
     rows["state"][: idle // 2], rows["written_mode"][: idle // 2] = State.ARMED, NO_MODE
@@ -67,10 +69,11 @@ def test_a_log_of_a_soft_arm_becomes_episodes_as_reaching_has_them():
     rows, space = rows_of(), reaching_state_space(ARM)
     (episode,) = reaching_episodes(Log(header(), rows, np.zeros(0, EVENT_DTYPE), True, ()), ARM)
     assert episode.state_names == space.names and episode.steps == 10
-    begins = rows[30::PERIODS]
+    begins, before = rows[30::PERIODS], rows[29:-1:PERIODS]
     q, targets = begins["q"], begins["target"]
     assert np.allclose(episode.x[:, :6], q[1:]) and np.allclose(episode.applied, (targets - q)[1:-1])
-    assert np.allclose(episode.x[:, 9:15], 0.01) and np.allclose(episode.x[:, 15:], targets[:-1] - q[1:])
+    assert np.allclose(episode.x[:, 9:15], 0.01) and np.allclose(episode.x[:, 15:21], (before["reference"] - q)[1:])
+    assert np.allclose(episode.x[:, 21:], 0.5)
     assert np.ptp(episode.x[:, 6:9], axis=0).max() == 0.0
     assert np.allclose(episode.dt, 0.1)
 

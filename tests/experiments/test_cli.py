@@ -126,7 +126,7 @@ def test_a_demonstration_of_another_version_is_left_alone(tmp_path, monkeypatch,
     (tmp_path / "demo" / "config.json").write_text('{"format": 99}')
     monkeypatch.setattr("experiments.commands._learn_and_report", lambda run, threads, report: print(run.path) or 0)
     with pytest.raises(SystemExit) as stopped:
-        main(["demo", "--runs", str(tmp_path)])
+        main(["demo", "cartpole", "--runs", str(tmp_path)])
     assert stopped.value.code == 0 and str(tmp_path / "demo-2") in capsys.readouterr().out.replace("\n", "")
 
 

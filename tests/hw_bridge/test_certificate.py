@@ -146,6 +146,7 @@ def test_a_summary_counts_what_the_supervisor_changed_and_not_what_is_harmless()
     rows["state"][200:600] = State.ACTIVE
     rows["action_sequence"][210:600] = np.arange(390) // 39
     rows["target"][210:600] = 0.05
+    rows["rules"][:150] = int(Rule.VENDOR)  # servos are not ready before servoing
     rows["rules"][200:400] = int(Rule.BLEND | Rule.ACCELERATION)
     rows["rules"][300:310] |= int(Rule.VELOCITY)
     rows["rules"][305:315] |= int(Rule.CLAMPED)

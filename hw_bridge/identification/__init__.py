@@ -1,0 +1,1 @@
+"""What an arm truly is, from its logs: payload, friction and rotors."""
