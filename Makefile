@@ -26,7 +26,7 @@ help: ## this list
 
 setup: $(READY) ## build .venv from requirements.lock (done by the others when needed)
 
-demo: setup ## learn to balance a cart-pole from nothing
+demo: setup ## the whole circle on the twin of an arm: learn, distil, be loaded, learn anew
 	@$(VENV)/bin/reflexarc demo
 
 test: setup ## run the tests

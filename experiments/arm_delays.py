@@ -17,7 +17,7 @@ from hw_bridge.delays import Span, estimate_delays
 from hw_bridge.recorder.read_log import read_log
 
 if TYPE_CHECKING:
-    from experiments.arm_cli import Delays
+    from experiments.arm_log_cli import Delays
 
 _NEGLIGIBLE = 0.1
 """A planner need not look ahead by less than this share of its period."""

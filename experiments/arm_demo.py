@@ -17,7 +17,7 @@ from dynamics.matmul import enable_fast_float32
 from dynamics.workers import checked_threads
 from episodes.episode import Episode
 from experiments.arm_check import certify
-from experiments.arm_distil import distillation_bar, network_tensors, reach_at_servo_rate, words
+from experiments.arm_distil import Reflex, distillation_bar, reach_at_servo_rate, words
 from experiments.arm_live import hold_and_disarm
 from experiments.arm_phases import Phase, goal_spans
 from experiments.arm_reach import Keeper
@@ -31,7 +31,6 @@ from hw_bridge.client import BridgeClient, BridgeProcess
 from hw_bridge.reaching import draw_goals
 from hw_bridge.safety.config import SafetyConfig
 from hw_bridge.twins.twin import TwinProcess
-from policies.fast_network import FastNetwork
 from policies.model_based import algorithm
 from robots.errors import HardwareError, ReflexarcError, StoreError, VersionError
 
@@ -92,14 +91,18 @@ class _Show:
             try:
                 yield bridge.client, log
             finally:
-                person = BridgeClient(bridge.ready["name"], bridge.arm)  # those who acted have let go of theirs
-                hold_and_disarm(person)
-                person.close()
+                with contextlib.suppress(HardwareError):  # where the bridge has ended, its end has braked the arm
+                    person = BridgeClient(bridge.ready["name"], bridge.arm)  # those who acted have let go of theirs
+                    hold_and_disarm(person)
+                    person.close()
 
     @contextlib.contextmanager
     def phase(self, client: BridgeClient, log: Path, name: str, told: str) -> Iterator[_Judged]:
         """A context that adds a phase; it is handed what is to be filled, a goal after the other."""
+        with contextlib.suppress(HardwareError):
+            client.wish("hold")  # nobody acts yet: not to be waited for until it counts as a silence
         judged = _Judged([], [])
+        time.sleep(0.2)  # a status is told ten times a second
         began, before = time.monotonic_ns(), client.status().interventions
         yield judged
         errors = judged.errors
@@ -142,12 +145,12 @@ def arm_demo_command(options: Demo) -> int:
                 show = _Show(console, run, settings, twin, options.threads, [])
                 _circle(show, done)
         except KeyboardInterrupt as stop:
-            console.print("stopping: the arm brakes and is held; the same command goes on with it")
+            console.print(f"stopping: the arm brakes and is held; {_going_on(run)}", markup=False, highlight=False)
             return EXIT_CODE if isinstance(stop, Terminated) else 130
         except HardwareError as error:
-            console.print(f"the arm stopped: {error}\nThe finished trials are kept in {run.path}; the same command goes on. On a computer "
-                          "that is busy with other things, the twin and the bridge miss their times: let it be quiet", highlight=False,
-                          markup=False)
+            console.print(f"the arm stopped: {error}\nThe finished trials are kept in {run.path}; {_going_on(run)}. On a "
+                          "computer that is busy with other things, the twin and the bridge miss their times: let it be quiet",
+                          highlight=False, markup=False)
             return 1
         return _report(show, time.perf_counter() - began)
 
@@ -160,12 +163,12 @@ def _circle(show: _Show, done: int) -> None:
     if not certificate.passed:
         raise HardwareError("the dry run refuses: " + "; ".join(certificate.reasons))
     console.print("dry run: passed, nothing was written to the arm yet")
-    network = _learn_and_distil(show, safety, done)
+    reflex = _learn_and_distil(show, safety, done)
     servo = at_servo_rate(safety, settings.arm())
     with show.bridge(servo, "network") as (client, log), show.phase(
             client, log, "network at 500 Hz", "The planner, distilled into a network, answers every measurement of the arm.") as judged:
         for seed in show.each_goal("network"):
-            error, lived = reach_at_servo_rate(client, config, network, seed, STEPS)
+            error, lived = reach_at_servo_rate(client, config, reflex, seed, STEPS)
             judged.add(error, lived.time)
     show.twin.fault("payload", mass=PAYLOAD_KG)
     show.payload_kg = PAYLOAD_KG
@@ -179,7 +182,7 @@ def _circle(show: _Show, done: int) -> None:
             [], arm.learner.tensors())
 
 
-def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> FastNetwork:
+def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> Reflex:
     """Explore, learn, reach with the planner, and return it distilled; both are kept as runs."""
     console, trials = show.console, show.config.learning.trials
     with show.bridge(safety, "learning") as (client, log), ProgressDisplay(
@@ -196,10 +199,11 @@ def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> FastNetwo
             hold_and_disarm(client)  # nobody need hold it meanwhile
             with distillation_bar(console) as progress:
                 policy, report = arm.distil(progress)
+            reflex = Reflex(policy, arm.learner.model, arm.gate())
     console.print(f"  distilled: {words(report)}", highlight=False)
     kept = ArmRun.create(show.run.path / "network", replace(show.run.config, parent=str(show.run.path), distilled=True))
-    kept.save([], network_tensors(policy))
-    return FastNetwork(policy)
+    kept.save([], reflex.tensors())
+    return reflex
 
 
 def _report(show: _Show, seconds: float) -> int:
@@ -211,6 +215,15 @@ def _report(show: _Show, seconds: float) -> int:
     show.console.print(f"report: {path}\nLet what was learned act again: reflexarc twin {ROBOT} --address {address}, then reflexarc check "
                        f"--policy {show.run.path} --robot {ROBOT} --address {address} --patience {PATIENCE}", highlight=False)
     return 0
+
+
+def _going_on(run: ArmRun) -> str:
+    """Return what the same command does next: who has distilled would do it again, so nothing is gone on with from there."""
+    return "the same command begins another" if _distilled(run) else "the same command goes on with it"
+
+
+def _distilled(run: ArmRun) -> bool:
+    return (run.path / "network").exists()
 
 
 def _run(options: Demo, console: Console) -> tuple[ArmRun, int]:
@@ -227,7 +240,7 @@ def _run(options: Demo, console: Console) -> tuple[ArmRun, int]:
         except (StoreError, VersionError) as error:
             console.print(f"leaving {path} alone: {error}", markup=False, highlight=False)
             continue
-        if run.config == wanted and not run.report_path.exists() and not (path / "network").exists():
+        if run.config == wanted and not run.report_path.exists() and not _distilled(run):
             console.print(f"going on with {path}")
             return run, 0 if checkpoint is None else len(checkpoint.records)
     raise StoreError(f"{options.runs}: holds ten thousand demonstrations; take another folder with --runs DIR")

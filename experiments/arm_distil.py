@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from dynamics.catalog import LearnedModel
 from dynamics.matmul import enable_fast_float32
 from experiments.arm_reaching import (
     FINAL_PERIODS,
     ArmReachingConfig,
     distil_reaching,
+    gate_of,
+    gated,
     new_network,
     reaching_model,
     reaching_robot,
@@ -29,14 +32,29 @@ from hw_bridge.servo_rate import ServoRun, act_at_servo_rate
 from policies.distillation import DistillationReport
 from policies.fast_network import FastNetwork
 from policies.neural_policy import NeuralPolicy
+from policies.uncertainty_gate import UncertaintyGate
 from robots.arms.arm import Arm
-from robots.errors import StoreError
+from robots.errors import ConfigurationError, HardwareError, StoreError
 
 if TYPE_CHECKING:
     from experiments.arm_cli import Distil
 
-NETWORK = "network."
-"""What the names of a distilled network's tensors begin with in a checkpoint."""
+NETWORK, MODEL, USUAL = "network.", "model.", "gate.usual"
+"""What the tensors of a distilled run's checkpoint are called: of the network, of the model that judges it, and what is usual there."""
+
+
+@dataclass(frozen=True)
+class Reflex:
+    """A network that reaches, behind the doubt of the model that it was taught with."""
+
+    policy: NeuralPolicy
+    model: LearnedModel
+    gate: UncertaintyGate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it as a checkpoint keeps it."""
+        named = ((NETWORK, self.policy), (MODEL, self.model))
+        return {prefix + name: value for prefix, part in named for name, value in part.tensors().items()} | {USUAL: self.gate.usual.clone()}
 
 
 def distil_command(options: Distil) -> int:
@@ -48,27 +66,30 @@ def distil_command(options: Distil) -> int:
     arm, config, console = CLIENTS[parent.config.robot].arm(), parent.config.reaching, make_console()
     tensors, episodes = parent.learned().tensors, list(parent.store())
     model = reaching_model(arm, config)
-    run = ArmRun.create(run_path(options.runs, options.name, f"{parent.path.name}-distilled"),
-                        replace(parent.config, parent=str(parent.path), data=(), distilled=True))
-    model.load_tensors({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
-    with run.locked(), distillation_bar(console) as progress:
+    path = run_path(options.runs, options.name, f"{parent.path.name}-distilled")
+    if (path / "config.json").exists():
+        raise ConfigurationError(f"{path} already holds a run; give this one another name: --name NAME")
+    model.load_tensors(_part(tensors, MODEL))
+    with distillation_bar(console) as progress:
         policy, report = distil_reaching(arm, config, model, episodes, progress)
-        run.save([], network_tensors(policy))
+    run = ArmRun.create(path, replace(parent.config, parent=str(parent.path), data=(), distilled=True))
+    run.save([], Reflex(policy, model, gate_of(model, episodes, config.gate)).tensors())
     console.print(f"{words(report)}\nkept: {run.path}\nLet it act with: reflexarc check --policy {run.path} --robot {run.config.robot} "
                   f"--address ADDRESS, then reflexarc deploy {run.path} with the certificate", highlight=False, markup=False)
     return 0
 
 
-def network_tensors(policy: NeuralPolicy) -> dict[str, Tensor]:
-    """Return a network's tensors as a checkpoint keeps them."""
-    return {NETWORK + name: value for name, value in policy.tensors().items()}
+def kept_reflex(run: ArmRun, arm: Arm) -> Reflex:
+    """Return what a distilled run keeps; StoreError where it keeps nothing."""
+    config, tensors = run.config.reaching, run.distilled().tensors
+    policy, model = new_network(arm, config), reaching_model(arm, config)
+    policy.load_tensors(_part(tensors, NETWORK))
+    model.load_tensors(_part(tensors, MODEL))
+    return Reflex(policy, model, UncertaintyGate(model, tensors[USUAL], config.gate))
 
 
-def kept_network(run: ArmRun, arm: Arm) -> FastNetwork:
-    """Return the network that a run keeps; StoreError where it keeps none."""
-    policy, tensors = new_network(arm, run.config.reaching), run.distilled().tensors
-    policy.load_tensors({name.removeprefix(NETWORK): value for name, value in tensors.items() if name.startswith(NETWORK)})
-    return FastNetwork(policy)
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def words(report: DistillationReport) -> str:
@@ -86,13 +107,17 @@ def distillation_bar(console: Console) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, planned: bar.update(task, completed=done, total=planned)
 
 
-def reach_at_servo_rate(client: BridgeClient, config: ArmReachingConfig, network: FastNetwork, seed: int,
+def reach_at_servo_rate(client: BridgeClient, config: ArmReachingConfig, reflex: Reflex, seed: int,
                         steps: int) -> tuple[float, ServoRun]:
-    """Let `network` answer every measurement for as long as `steps` control periods, to the goal that `seed` draws; how far from it the
-    end effector was in the last periods [m], and how the network acted.
+    """Let `reflex` answer every measurement for as long as `steps` control periods, to the goal that `seed` draws; how far from it the
+    end effector was in the last periods [m], and how the network acted. The gate judges once a control period.
     """
     robot = reaching_robot(client, config.reaching, client.arm.spec.control_dt)
-    run = act_at_servo_rate(robot, network, steps * config.reaching.period, seed)
+    every = round(config.reaching.period / client.arm.spec.control_dt)
+    policy = gated(FastNetwork(reflex.policy), reflex.gate, robot, every)
+    run = act_at_servo_rate(robot, policy, steps * config.reaching.period, seed)
+    with suppress(HardwareError):
+        client.wish("hold")  # nobody acts any more
     last = run.time > run.time[-1] - FINAL_PERIODS * config.reaching.period
     misses = [np.linalg.norm(seen.extra["miss"]) for seen, counts in zip(run.observations, last, strict=True) if counts]
     return float(np.mean(misses)), run

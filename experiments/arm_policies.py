@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from episodes.store import EpisodeStore
-from experiments.arm_distil import kept_network, reach_at_servo_rate
+from experiments.arm_distil import kept_reflex, reach_at_servo_rate
 from experiments.arm_reaching import at_servo_rate, bridge_config
 from experiments.arm_robots import CLIENTS
 from experiments.arm_run import ArmRun, reaching
@@ -227,10 +227,10 @@ class DistilledRun(ReachingRun):
 
     @contextlib.contextmanager
     def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
-        network, config = kept_network(self.run, client.arm), self.run.config.reaching
+        reflex, config = kept_reflex(self.run, client.arm), self.run.config.reaching
 
         def live(seed: int, steps: int) -> str:
-            error, run = reach_at_servo_rate(client, config, network, seed, steps)
+            error, run = reach_at_servo_rate(client, config, reflex, seed, steps)
             return (f"{1e3 * error:.1f} mm from the goal at the end; {run.answered} measurements answered, {run.missed} missed, 99 of 100 "
                     f"within {1e3 * run.answer_99_s:.2f} ms")
 

@@ -126,7 +126,7 @@ def retrain_command(options: Retrain) -> int:
     found = recorded_episodes(options.data, arm)
     lived = [episode for episodes in found.values() for episode in episodes]
     run = ArmRun.create(run_path(options.runs, options.name, f"{parent.path.name}-retrained"),
-                        replace(parent.config, parent=str(parent.path), data=tuple(found)))
+                        replace(parent.config, parent=str(parent.path), data=tuple(found), distilled=False))
     with run.locked():
         space, store, console = reaching_state_space(arm), EpisodeStore(run.episodes_path), make_console()
         for index, episode in enumerate(lived):

@@ -42,9 +42,9 @@ from policies.policy import Policy
 from policies.policy_search import PolicySearchConfig, improve_policy
 from policies.receding_horizon import RecedingHorizonPolicy
 from policies.student import ThroughView
-from policies.uncertainty_gate import GateConfig, GatedPolicy, UncertaintyGate
+from policies.uncertainty_gate import GateConfig, GatedPolicy, UncertaintyGate, usual_spread
 from robots.arms.arm import Arm
-from robots.command import Command, CommandMode
+from robots.command import CommandMode
 from robots.errors import ConfigurationError, UnknownNameError
 
 FINAL_PERIODS = 5
@@ -104,7 +104,7 @@ def reaching_model(arm: Arm, config: ArmReachingConfig) -> LearnedModel:
 
 def reaching_planner(arm: Arm, config: ArmReachingConfig, model: LearnedModel, workers: Workers) -> SamplingPlanner:
     """Return what plans through `model`."""
-    evaluator = PlanEvaluator(model, ReachingCost(arm), config.evaluation, workers)
+    evaluator = PlanEvaluator(model, ReachingCost(arm, config.reaching), config.evaluation, workers)
     return make_planner("icem", evaluator, offset_command(arm, config.reaching), config.reaching.period, config.search)
 
 
@@ -149,7 +149,12 @@ def _imagined_starts(arm: Arm, config: ArmReachingConfig, episodes: Sequence[Epi
 def gate_of(model: LearnedModel, episodes: Sequence[Episode], config: GateConfig) -> UncertaintyGate:
     """Return a gate that takes for usual what the model is unsure of in `episodes`."""
     x, u = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*((e.x[:-1], e.applied) for e in episodes), strict=True))
-    return UncertaintyGate(model, x, u, config)
+    return UncertaintyGate(model, usual_spread(model, x, u, config), config)
+
+
+def gated(policy: Policy, gate: UncertaintyGate, robot: ReachingRobot, every: int = 1) -> GatedPolicy:
+    """Return `policy` slowed where the gate is unsure, and held where it shuts; judged at every `every`-th command."""
+    return GatedPolicy(policy, gate, reaching_state_space(robot.arm), robot.throttle, robot.hold, every)
 
 
 class ArmReaching:
@@ -159,7 +164,7 @@ class ArmReaching:
                  threads: int | None = None) -> None:
         self.config, self.arm = config, client.arm
         self.robot = reaching_robot(client, config.reaching, config.reaching.period)
-        self.cost, self._space = ReachingCost(client.arm), reaching_state_space(client.arm)
+        self.cost, self._space = ReachingCost(client.arm, config.reaching), reaching_state_space(client.arm)
         self._source = EpisodeSource(self.robot, self._space, self.robot.spec.command(), self.cost, f"{client.arm.spec.name}-reach",
                                      Clock.MONOTONIC)
         self._workers, self._listener = Workers(threads), listener
@@ -172,15 +177,13 @@ class ArmReaching:
         return Learner(self._source, store, model, None, None, planner, None, config.learning, PolicySearchConfig(), config.seed,
                        self._listener)
 
-    def gated(self, policy: Policy) -> GatedPolicy:
-        """Return `policy` behind the model's doubt: slowed where it is unsure, standing still where it knows nothing."""
-        command = self.robot.spec.command()
-        gate = gate_of(self.learner.model, list(self.learner.episodes.values()), self.config.gate)
-        return GatedPolicy(policy, gate, self._space, self.robot.throttle, Command(command.mode, np.zeros(command.nu)))
+    def gate(self) -> UncertaintyGate:
+        """Return a gate that takes for usual what the model is unsure of where it has been."""
+        return gate_of(self.learner.model, list(self.learner.episodes.values()), self.config.gate)
 
     def reach(self, seeds: Sequence[int], steps: int = 40) -> list[Episode]:
         """Reach for the goals that `seeds` draw, without learning, and return what was lived."""
-        policy = self.gated(self.learner.planning_policy(1))
+        policy = gated(self.learner.planning_policy(1), self.gate(), self.robot)
         return [run_episode(self._source, policy, steps, seed=seed, trial=i, provenance=policy.provenance) for i, seed in enumerate(seeds)]
 
     def distil(self, progress: Progress = lambda done, planned: None) -> tuple[NeuralPolicy, DistillationReport]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from hw_bridge.safety.config import SafetyConfig
 from robots.errors import ConfigurationError, HardwareError, ReflexarcError
 
 if TYPE_CHECKING:
-    from experiments.arm_record_cli import Record
+    from experiments.arm_log_cli import Record
 
 _REFRESH_S = 0.2
 
@@ -39,6 +40,7 @@ def record_command(options: Record) -> int:
                            patience=PATIENCE if options.patience is None else options.patience)
     settings.arm()
     config = settings.bridge(settings.careful(SafetyConfig()), "record", "none", "human", str(options.log))
+    config = replace(config, watch_only=True)
     console = make_console()
     with sigterm_raises(), BridgeProcess(config) as bridge, contextlib.ExitStack() as stack:
         name, identity = bridge.ready["name"], bridge.ready["identity"]

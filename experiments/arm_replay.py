@@ -30,7 +30,7 @@ from robots.command import Command, CommandMode
 from robots.errors import ConfigurationError, HardwareError, StoreError
 
 if TYPE_CHECKING:
-    from experiments.arm_cli import Replay
+    from experiments.arm_log_cli import Replay
 
 _PRIORITY = 60
 """Actions that come late are another motion: who sends them goes before ordinary processes, where that is allowed, and after the bridge."""

@@ -37,7 +37,7 @@ class ArmRunConfig:
     data: tuple[str, ...] = ()
     """Logs that it was trained on, of a run with a parent."""
     distilled: bool = False
-    """Whether it keeps a network instead of a model: its parent's planner, distilled."""
+    """Whether it keeps a network, its parent's planner distilled, with the model that judges it."""
     reaching: ArmReachingConfig = ArmReachingConfig()
 
 
@@ -51,7 +51,7 @@ class ArmRun(RunDirectory):
         """Open a run; StoreError if there is none or it is no arm's, VersionError if it is of another version."""
         file = path / "config.json"
         try:
-            values = json.loads(file.read_bytes())["config"]
+            values = dict(json.loads(file.read_bytes())["config"])
             robot = "reaching" in values
         except OSError as error:
             raise StoreError(f"{path}: no run there (no config.json). Start one with: reflexarc reach --robot ROBOT --address ADDRESS "

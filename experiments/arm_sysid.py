@@ -22,7 +22,7 @@ from robots.arms.arm import Arm
 from robots.errors import ConfigurationError, UnknownNameError
 
 if TYPE_CHECKING:
-    from experiments.arm_cli import Sysid
+    from experiments.arm_log_cli import Sysid
 
 _LOST = 3.0
 """Further off than this [rad] a prediction is no motion of the arm any more; joints without friction and rotors get there."""

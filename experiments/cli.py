@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.arm_cli import Calibrate, Check, Delays, Deploy, Distil, Reach, Replay, Retrain, Sysid, Twin
-from experiments.arm_record_cli import Record
+from experiments.arm_cli import Calibrate, Check, Deploy, Distil, Reach, Retrain, Twin
+from experiments.arm_log_cli import Delays, Record, Replay, Sysid
 from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 

@@ -47,6 +47,8 @@ class BridgeConfig:
     provenance: str = "policy"
     options: Mapping[str, str] = field(default_factory=dict)
     """Further options of the driver."""
+    watch_only: bool = False
+    """The arm is never armed, nor its faults cleared, whoever asks."""
     real_time: RealTimeConfig = RealTimeConfig()
     name: str = ""
     """Of its boards; empty: made of the process's number."""
@@ -94,7 +96,7 @@ def main() -> int:
             stack.callback(channels.close)
             recorder = stack.enter_context(_recorder(config, driver.calibration_hash, spec)) if config.log else None
             schedule = Schedule(ScheduleConfig(round(arm.spec.control_dt * 1e9)))
-            loop = ServoLoop(driver, supervisor, schedule, channels, recorder, beside)
+            loop = ServoLoop(driver, supervisor, schedule, channels, recorder, beside, config.watch_only)
             real_time = stack.enter_context(RealTime(config.real_time))
             loop.event("connected", f"{identity.model}, serial {identity.serial}, firmware {identity.firmware}, at {config.address}")
             for words in real_time.refused:

@@ -50,7 +50,7 @@ def dry_run(config: BridgeConfig, seconds: float = 3.0) -> DryRun:
     with tempfile.TemporaryDirectory(prefix="reflexarc-dry-run-") as folder:
         log = Path(folder) / "dry-run.mcap"
         try:
-            bridge = BridgeProcess(replace(config, log=str(log)))
+            bridge = BridgeProcess(replace(config, log=str(log), watch_only=True))
         except HardwareError as error:
             return DryRun(None, None, reasons=(str(error),))
         with bridge:

@@ -81,20 +81,28 @@ class MissingWay:
 
 
 class ReachingCost(Cost):
-    """Distance of the end effector from the goal, far and near: d^2 + 0.01 log(d^2 + 1e-5) as in Levine et al. (2016), in dm and
-    without its constant, and a price on commands and speed.
+    """Distance of the end effector from the goal, far and near: d^2 + 0.05 log(d^2 + 1e-3), d in dm, the form of Levine et al. (2016),
+    without its constant, and a price on commands, on speed, on poses far from home, and on targets that nobody is told to go to.
     """
 
-    def __init__(self, arm: Arm, command_weight: float = 0.02, speed_weight: float = 0.002) -> None:
+    def __init__(self, arm: Arm, config: ReachingConfig, command_weight: float = 0.02, speed_weight: float = 0.002,
+                 posture_weight: float = 0.005, room_weight: float = 100.0) -> None:
         self._chain, self._nv = Chain(arm.model(), arm.spec.end_effector_frames[0]), arm.spec.nv
         self._command_weight, self._speed_weight = command_weight, speed_weight
+        self._posture_weight, self._room_weight = posture_weight, room_weight
+        self._home, self._low, self._high = (torch.from_numpy(q.copy()) for q in (arm.home, *_room(arm, config)))
 
     def distance(self, x: Tensor) -> Tensor:
         """Return how far the end effector is from the goal (...) [m] in states x (..., nx)."""
         return (self._chain.position(x[..., : self._nv]) - x[..., self._nv : self._nv + 3]).norm(dim=-1)
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
+        q = x[..., : self._nv]
+        target = q + u
+        beyond = target - target.clamp(self._low.to(x), self._high.to(x))
         return {"distance": self.terminal(x), "command": self._command_weight * u.square().sum(-1),
+                "posture": self._posture_weight * (q - self._home.to(x)).square().sum(-1),
+                "room": self._room_weight * beyond.square().sum(-1),
                 "speed": self._speed_weight * x[..., self._nv + 3 : 2 * self._nv + 3].square().sum(-1)}
 
     def terminal(self, x: Tensor) -> Tensor:
@@ -148,6 +156,10 @@ class ReachingRobot:
         """Return what the servo loop saw last, as `BridgeRobot.newest`."""
         tick, observation = self.robot.newest(after)
         return tick, self._seen(observation)
+
+    def hold(self, observation: Observation) -> Command:
+        """Return what keeps the set-point where it is: what the arm is pulled to, not where it sank to."""
+        return Command(CommandMode.ACTUATOR, self.spec.commands[0].clip(observation.extra["lag"]))
 
     def throttle(self, share: float) -> None:
         """Ask for this share of the velocity limits from the next command on."""

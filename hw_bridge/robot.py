@@ -21,6 +21,8 @@ from robots.spec import CameraSpec
 
 _TAKEN_SECONDS = 0.05
 _GLANCE_SECONDS = 0.0002
+_REST_SECONDS = 1.0
+"""A braked arm is at rest well within this [s]."""
 _REACHED = 0.05
 """A start pose counts as reached within this [rad, rad/s]; a compliant arm never quite is."""
 
@@ -62,7 +64,7 @@ class BridgeRobot:
         elif state.state is State.ARMED:
             self.client.wish("activate")
         elif state.state is State.HOLD:
-            self.client.wish("resume")
+            self._resume()
         self._go(self._start + self._spread * np.random.default_rng(seed).uniform(-1.0, 1.0, self.spec.nv))
         self._deadline = None  # the arm is at rest: the policy may think before its first command
         return self._observe(self.client.state())
@@ -117,6 +119,17 @@ class BridgeRobot:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _resume(self) -> None:
+        """Resume as soon as the arm has come to rest; HardwareError where it does not."""
+        ends = time.monotonic() + _REST_SECONDS
+        while True:
+            try:
+                return self.client.wish("resume")
+            except HardwareError:
+                if time.monotonic() > ends or self.client.status().state is not State.HOLD:
+                    raise
+            time.sleep(0.02)
 
     def _active(self) -> ArmState:
         state = self.client.state()

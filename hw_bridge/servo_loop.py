@@ -26,10 +26,11 @@ class ServoLoop:
     """Ties a driver, a supervisor and the boards; the only caller of `Driver.write`. `tick` once a period."""
 
     def __init__(self, driver: Driver, supervisor: Supervisor, schedule: Schedule, channels: Channels, recorder: Recorder | None,
-                 thread_priority: int = 0) -> None:
-        """`thread_priority`: under SCHED_FIFO, of what the driver starts when servoing begins; 0: as others."""
+                 thread_priority: int = 0, watch_only: bool = False) -> None:
+        """`thread_priority`: under SCHED_FIFO, of what the driver starts when servoing begins; 0: as others. `watch_only`: nobody may
+        arm or reset."""
         self.driver, self.supervisor, self.schedule, self.channels, self.recorder = driver, supervisor, schedule, channels, recorder
-        self._thread_priority = thread_priority
+        self._thread_priority, self._watch_only = thread_priority, watch_only
         self.closing = False
         """True once someone asked the bridge to end."""
         n = supervisor.arm.spec.nv
@@ -134,12 +135,16 @@ class ServoLoop:
         supervisor = self.supervisor
         if verb not in VERBS:
             raise SafetyRefusal(f"unknown wish {verb!r}; known: {', '.join(VERBS)}")
+        if self._watch_only and verb in ("arm", "reset"):  # a reset powers motors up and releases brakes
+            raise SafetyRefusal(f"cannot {verb}: this bridge only watches; end it and start one that may move the arm")
         if verb == "arm":
             self._arm()
         elif verb == "activate":
             supervisor.activate()
+            self._action = None  # what was said before is no news; an old action that comes from now on is
         elif verb == "resume":
             supervisor.resume()
+            self._action = None
         elif verb == "hold":
             supervisor.hold(f"a person at the {desk} asked to hold")
         elif verb == "stop":

@@ -53,7 +53,7 @@ def act_at_servo_rate(robot: ServoRobot, policy: Policy, seconds: float, seed: i
         began = time.perf_counter()
         robot.post(policy.act(observation))
         durations.append(time.perf_counter() - began)
-        if len(durations) % keep == 1:
+        if (len(durations) - 1) % keep == 0:
             kept.append(observation)
             stamps.append(observation.stamp_ns * 1e-9)
             watch(observation)

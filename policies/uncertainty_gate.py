@@ -40,21 +40,14 @@ class GateConfig:
 class UncertaintyGate:
     """Judges states and commands by how much an ensemble's members disagree about what follows."""
 
-    def __init__(self, model: DynamicsModel, x: Tensor, u: Tensor, config: GateConfig = GateConfig()) -> None:
-        """Learn what is usual from the lived states x (n, nx) and commands u (n, nu)."""
-        if not len(x):
-            raise ConfigurationError("UncertaintyGate: expected at least one lived transition to learn from, got none")
-        self.config, self._model = config, model
-        with torch.no_grad():
-            spread = model.predict(x.float(), u.float()).epistemic_std
-            self._scale = spread.square().mean(0).sqrt().clamp_min(1e-9)  # every output counts alike
-            self.usual = float(self._relative(spread).quantile(config.quantile).clamp_min(1e-9))
-            """Disagreement, as `disagreement` measures it, that this share of the lived transitions stays below."""
+    def __init__(self, model: DynamicsModel, usual: Tensor, config: GateConfig = GateConfig()) -> None:
+        """`usual` (no,): spread of the members' predictions that counts as 1, an output, as `usual_spread` finds it."""
+        self.config, self.usual, self._model = config, usual, model
 
     @torch.no_grad()
     def disagreement(self, x: Tensor, u: Tensor) -> Tensor:
         """Return disagreement (...,) about commands u (..., nu) in states x (..., nx), in multiples of the usual."""
-        return self._relative(self._model.predict(x.float(), u.float()).epistemic_std) / self.usual
+        return _relative(self._model.predict(x.float(), u.float()).epistemic_std, self.usual)
 
     def share(self, disagreement: float) -> float:
         """Return the share of the velocity limits that suits so much disagreement; 0: do not act on this model."""
@@ -64,19 +57,35 @@ class UncertaintyGate:
         rest = (config.stop_at - disagreement) / (config.stop_at - config.slow_from)
         return min(max(rest, config.slowest), 1.0)
 
-    def _relative(self, spread: Tensor) -> Tensor:
-        return (spread / self._scale).square().mean(-1).sqrt()
+
+@torch.no_grad()
+def usual_spread(model: DynamicsModel, x: Tensor, u: Tensor, config: GateConfig = GateConfig()) -> Tensor:
+    """Return the spread (no,) of a model's predictions below which its quantile of lived states x (n, nx) and commands u (n, nu) stays;
+    every output counts alike.
+    """
+    if not len(x):
+        raise ConfigurationError("UncertaintyGate: expected at least one lived transition to learn what is usual from, got none")
+    spread = model.predict(x.float(), u.float()).epistemic_std
+    scale = spread.square().mean(0).sqrt().clamp_min(1e-9)
+    return scale * _relative(spread, scale).quantile(config.quantile).clamp_min(1e-9)
+
+
+def _relative(spread: Tensor, usual: Tensor) -> Tensor:
+    return (spread / usual).square().mean(-1).sqrt()
 
 
 class GatedPolicy:
     """A policy behind a gate: `throttle` is told a share of the velocity limits before every command; where the gate shuts, `fallback`
-    is commanded instead.
+    says what is commanded instead.
     """
 
     def __init__(self, policy: Policy, gate: UncertaintyGate, state_space: StateSpace, throttle: Callable[[float], None],
-                 fallback: Command) -> None:
+                 fallback: Callable[[Observation], Command], every: int = 1) -> None:
+        """Every `every`-th command is judged, and those until the next one with it: a policy may be faster than its judge."""
+        self._every = every
         self.policy, self.gate, self.provenance = policy, gate, policy.provenance
         self._state_space, self._throttle, self._fallback = state_space, throttle, fallback
+        self._share, self._count = 1.0, 0
         self.slowed = self.shut = 0
         """Commands since `reset` that were slowed down, and that were replaced."""
 
@@ -87,18 +96,20 @@ class GatedPolicy:
 
     def reset(self, seed: int) -> None:
         self.policy.reset(seed)
-        self.slowed = self.shut = 0
+        self.slowed = self.shut = self._count = 0
         self._throttle(1.0)
 
     def act(self, observation: Observation) -> Command:
         command = self.policy.act(observation)
-        x, u = torch.from_numpy(self._state_space.state(observation)), torch.tensor(command.values)
-        share = self.gate.share(float(self.gate.disagreement(x, u)))
-        self._throttle(max(share, self.gate.config.slowest))
-        if share == 0.0:
+        if self._count % self._every == 0:
+            x, u = torch.from_numpy(self._state_space.state(observation)), torch.tensor(command.values)
+            self._share = self.gate.share(float(self.gate.disagreement(x, u)))
+            self._throttle(max(self._share, self.gate.config.slowest))
+        self._count += 1
+        if self._share == 0.0:
             self.shut += 1
-            return self._fallback
-        self.slowed += share < 1.0
+            return self._fallback(observation)
+        self.slowed += self._share < 1.0
         return command
 
     def ahead(self, observation: Observation, applied: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from hw_bridge.twins.twin import TwinProcess
 from policies.episode_loop import Recording
 from policies.model_based import mbrl_1_5
 from policies.trial import TrialRecord
+from robots.errors import HardwareError
 
 ADDRESS = "127.0.0.2"
 TARGETS = 20
@@ -65,6 +67,9 @@ def bench_reach_circle(console: Console, seeds: int, threads: int | None) -> Ben
                 mbrl_1_5(arm.learner)
 
                 def measure(phase: str) -> tuple[float, list[Episode]]:
+                    with contextlib.suppress(HardwareError):
+                        bridge.client.wish("hold")  # nobody acts: not to be waited for until it counts as a silence
+                    time.sleep(0.2)  # a status is told ten times a second
                     before = bridge.client.status().interventions
                     episodes = arm.reach(goals)
                     errors = arm.final_errors(episodes)

@@ -23,7 +23,7 @@ _HEADER = 3
 _READ_BYTES = 1 << 16
 """Taken from the socket at once: more than half a second of states."""
 PATIENCE_S = 0.1
-"""Who asks after a longer time [s] is not told what has piled up: the stream is stopped and started again, which takes as long at most."""
+"""Who asks after a longer time [s] is not told what has piled up: the stream is stopped and started again; either takes as long at most."""
 
 
 class RtdeStream:
@@ -81,24 +81,23 @@ class RtdeStream:
 
     def pause(self) -> None:
         """Ask for no more states until `newest` is called again: they would pile up, and a controller cuts off who leaves them lying."""
+        self._paused = True  # whatever the answer: one that is late must not leave the stream still for good
         with contextlib.suppress(OSError, ValueError):
             self._ask(_PAUSE, until=time.monotonic() + PATIENCE_S)
-            self._paused = True
 
     def _catch_up(self) -> None:
         """Wait for a state that is sent from now on."""
-        until = time.monotonic() + PATIENCE_S
+        if not self._paused:
+            self.pause()
+        self._paused, until = False, time.monotonic() + PATIENCE_S
         with contextlib.suppress(OSError, ValueError):  # a silent or dead wire: the last state's age shows it
-            if not self._paused:
-                self._ask(_PAUSE, until=until)
-            self._paused = False
             self._ask(_START, until=until)
             self._state = self._await(_DATA, until)[1:]
 
     def newest(self) -> bytes:
         """Return the newest state that has arrived, the variables' values packed big-endian in their order; empty before the first.
 
-        Waits only where nobody asked for long, and then for at most `PATIENCE_S`. On a wire that is silent or dead the last state is
+        Waits only where nobody asked for long, and then for at most twice `PATIENCE_S`. On a wire that is silent or dead the last state is
         returned again: its age is for the caller to judge.
         """
         now = time.monotonic()

@@ -76,6 +76,8 @@ class UniversalRobots:
         self._dashboard = self._states = self._client = None
         self._asking: threading.Thread | None = None
         self._mode = 0
+        self._begun = False
+        """Whether a program that runs on the arm may be ours."""
         self._failure = ""
         self._forget()
 
@@ -149,7 +151,7 @@ class UniversalRobots:
         if now.state is not VendorState.READY or self._client is None:
             raise HardwareError(f"{self.address} is not ready: {now.state}: {now.fault}")
         self._refuse_outside_limits(now.q)
-        number = _MODES[mode]
+        number, self._begun = _MODES[mode], True
         self._client.request(f"begin {mode}", number + 10, now.q, 1.0 / self.watchdog_s)
         self._await("start the control program", lambda: self._bits()[0] & 2)
         self._mode = number
@@ -201,10 +203,11 @@ class UniversalRobots:
         self._client.request("set the payload", ur_client.PAYLOAD, np.array([*centre, 0.0, 0.0, 0.0]), mass)
 
     def end(self) -> None:
-        if self._client is not None and (self._mode or self._bits()[0] & 2):
+        if self._client is not None and self._begun and (self._mode or self._bits()[0] & 2):
             self._mode = 0
             self._client.request("end", ur_client.END, np.zeros(6), timeout=3.0)
             self._await("stand still", lambda: np.abs(self.read().dq).max() < 0.02 and not self._bits()[0] & 2)
+        self._begun = False
 
     def _await(self, what: str, reached: object, timeout: float = 3.0) -> None:
         until = time.monotonic() + timeout
@@ -251,7 +254,7 @@ class UniversalRobots:
     def _kill_client(self) -> None:
         if self._client is not None:
             self._client.kill()
-        self._client, self._mode = None, 0
+        self._client, self._mode, self._begun = None, 0, False
 
     def close(self) -> None:
         if self._client is not None:

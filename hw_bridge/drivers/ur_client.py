@@ -3,7 +3,7 @@
 Why a process: when the arm is silent for 2.5 s the client reconnects by itself from its receiving thread, and then hangs in every
 later call or crashes (1.6.5); that must not be the process that supervises the arm. Messages on the socket FD keep their
 boundaries: set-points and requests in (`SETPOINT`), answers and failures out (one byte and words). Of set-points that have piled
-up only the newest is sent. When the other side goes away, the program on the arm is ended.
+up only the newest is sent. When the other side goes away, its program on the arm is ended.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class ControlClient:
         control = self._control
         if not control.isConnected():
             return "the connection to the controller is lost"
+        self._mode = mode
         if not control.isProgramRunning():
             control.kickWatchdog()  # clears the register, in which the last set-point would lead the new program
         control.reuploadScript()
@@ -68,13 +69,12 @@ class ControlClient:
             time.sleep(0.002)
         if not control.setWatchdog(watchdog_hz):
             return "the controller did not set its watchdog"
-        self._mode = mode
         return "" if self.send(mode, at) else "the controller did not take the first set-point"
 
     def end(self) -> None:
-        """Slow down and end the program. The watchdog may end it first: the arm stops all the same."""
+        """Slow down and end the program that `begin` started, nobody else's. The watchdog may end it first: the arm stops all the same."""
         control, mode, self._mode = self._control, self._mode, 0
-        if not (control.isConnected() and control.isProgramRunning()):
+        if not (mode and control.isConnected() and control.isProgramRunning()):
             return
         if mode == SERVO:
             control.servoStop(ACCELERATION)

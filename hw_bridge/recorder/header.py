@@ -12,8 +12,8 @@ from episodes.metadata import software_version
 from hw_bridge.recorder.log_row import MODE_CODES, VENDOR_CODES
 from robots.errors import ConfigurationError, StoreError, VersionError
 
-VERSION = 1
-"""Of the log's format."""
+VERSION = 2
+"""Of the log's format: 2 since rows hold what is followed (reference, reference_rate)."""
 
 
 def wall_offset_ns() -> int:

@@ -21,7 +21,7 @@ VENDOR_CODES = {state: code for code, state in enumerate(VendorState)}
 VECTORS = ("q", "dq", "tau", "action", "target", "reference", "reference_rate", "written")
 """The (nv,) entries of a servo row: measured positions, velocities and torques; the policy's newest action as it came; what was made
 of it for this period (interpolated); what was followed, in the policy's mode, and its rate; and the set-point that the supervisor let
-through. NaN where there was none."""
+through. NaN where there was none; but what was followed stays where it was left, and is 0 before the first time."""
 EVENT_BYTES = 240
 """An event's words, in UTF-8."""
 FAREWELL = b"end\n"

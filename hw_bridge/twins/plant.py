@@ -76,6 +76,8 @@ class Plant:
         """True: brakes hold every joint where it is; the torque law is not asked."""
         self.tau = np.zeros(n)
         """(nv,) torque that the motors gave in the last step [N·m]."""
+        self.tau_mean = np.zeros(n)
+        """(nv,) its mean over the last `advance` [N·m]: what a current sensor shows once a period."""
         self.velocity_peak = np.zeros(n)
         """(nv,) highest speed so far [rad/s]."""
 
@@ -107,20 +109,25 @@ class Plant:
         """
         model, data, qpos, qvel, peak = self.model, self.data, self._qpos, self._qvel, self.velocity_peak
         top, step = self.mechanics.torque_max, self.model.opt.timestep
-        bottom = -top
+        bottom, total, steps = -top, np.zeros_like(top), 0
         while data.time + 0.5 * step < until:
             if self.braked:
                 qvel[:] = 0.0
                 self.tau = np.zeros_like(top)
                 data.time += step
+                steps += 1
                 continue
             torque = np.minimum(np.maximum(law(qpos, qvel), bottom), top)
             if not math.isfinite(torque.dot(torque)):
                 raise NumericalError(f"the twin's controller asked for torques {torque.tolist()}")
             self.tau = torque
+            total += torque
+            steps += 1
             self._applied[:] = torque
             mujoco.mj_step(model, data)
             np.maximum(peak, np.abs(qvel), out=peak)
+        if steps:
+            self.tau_mean = total / steps
         if not np.isfinite(qpos).all():
             raise NumericalError(f"the physics of {self.arm.spec.name} diverged at {self.time:.3f} s")
 

@@ -95,13 +95,14 @@ def test_a_model_is_trained_anew_from_a_log_and_its_run_can_be_deployed(tmp_path
     hashes = []
     for name, seed in (("again", 0), ("twice", 0), ("other", 1)):
         (tmp_path / f"p{name}").mkdir()
-        source = ArmRun.create(tmp_path / f"p{name}" / "run", replace(RUN, reaching=replace(CONFIG, seed=seed)))
+        source = ArmRun.create(tmp_path / f"p{name}" / "run", replace(RUN, reaching=replace(CONFIG, seed=seed), distilled=name == "twice"))
         with pytest.raises(SystemExit) as ended:
             main(["retrain", str(source.path), "--data", str(tmp_path / "log.mcap"), "--runs", str(tmp_path), "--name", name, "--threads",
                   "1"])
         assert ended.value.code == 0
         run = ArmRun.open(tmp_path / name)
         assert run.config.parent == str(source.path) and run.config.data == (str(tmp_path / "log.mcap"),) and len(run.store()) == 1
+        assert not run.config.distilled, "it keeps a model, whatever it was trained anew from"
         hashes.append(arm_policy(str(run.path), "ur5e").hash)
     assert hashes[0] == hashes[1] != hashes[2], "the hash is of what acts, not of names"
     assert "anew from" in capsys.readouterr().out

@@ -152,3 +152,17 @@ def test_what_cannot_be_started_is_refused_in_words():
         BridgeProcess(BridgeConfig("ur5e", "127.0.43.99"))
     with pytest.raises(HardwareError, match="unknown robot"):
         BridgeProcess(BridgeConfig("ur6e", ADDRESS))
+
+
+def test_a_bridge_that_only_watches_is_armed_by_nobody(twin):
+    twin.fault("heal")
+    before = twin.fault("state")["set_points"]
+    config = BridgeConfig("ur5e", ADDRESS, safety=SAFETY, watch_only=True, real_time=RealTimeConfig(lock_memory=False))
+    with BridgeProcess(config) as bridge:
+        with pytest.raises(HardwareError, match="only watches"):
+            bridge.client.wish("arm")
+        await_state(bridge, State.IDLE)
+        bridge.client.wish("stop")
+        with pytest.raises(HardwareError, match="only watches"):
+            bridge.client.wish("reset")
+    assert twin.fault("state")["set_points"] == before

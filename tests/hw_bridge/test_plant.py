@@ -33,6 +33,21 @@ def test_motors_give_no_more_than_they_can_and_each_step_keeps_its_own_torques()
     assert (plant.velocity_peak >= np.abs(plant.dq)).all() and plant.velocity_peak.max() > 0.1
 
 
+def test_the_mean_torque_is_that_of_the_whole_advance():
+    plant, given = Plant(ARM, MECHANICS), []
+
+    def law(q, dq):
+        given.append(np.arange(6.0) * (-1) ** len(given) + len(given))
+        return given[-1]
+
+    plant.advance(DT, law)
+    assert len(given) == 4 and not np.array_equal(plant.tau, plant.tau_mean)
+    np.testing.assert_allclose(plant.tau_mean, np.mean(given, axis=0))
+    plant.braked = True
+    plant.advance(2 * DT, law)
+    assert not plant.tau_mean.any()
+
+
 @pytest.mark.parametrize("coarse", [np.full(6, 0.01), np.array([0.01, 0, 0, 0, 0, 0.01])])
 def test_encoders_round_where_they_are_coarse(coarse):
     q = ARM.home + 0.0037

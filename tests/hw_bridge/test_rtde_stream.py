@@ -38,6 +38,8 @@ class Controller:
         self.fresh = b""
         """Sent after every start but the first."""
         self.mute = False
+        self.unanswered: tuple[int, ...] = ()
+        """Types of packages that are obeyed and not answered."""
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -54,6 +56,8 @@ class Controller:
                 first = not self.started
                 if kind in (80, 83):
                     self.started.append(kind == 83)
+                if kind in self.unanswered:
+                    continue
                 text = package(77, b"a text that nobody asked for") if first else b""
                 self.wire.sendall(text + package(kind, self._answers[kind]) + (self.fresh if kind == 83 and not first else b""))
 
@@ -130,6 +134,13 @@ def test_nothing_is_sent_during_a_pause_and_the_next_question_ends_it(connect, m
     assert controller.started == [True, False]
     controller.fresh = data(2)
     assert stream.newest() == state(2) and controller.started == [True, False, True]
+
+
+def test_a_pause_that_was_not_answered_in_time_is_ended_all_the_same(connect):
+    stream, controller = connect()
+    controller.unanswered, controller.fresh = (80,), data(2)
+    stream.pause()
+    assert heard(stream, state(2)) and controller.started == [True, False, True]
 
 
 def test_a_controller_that_does_not_answer_keeps_nobody_waiting_for_long(connect):

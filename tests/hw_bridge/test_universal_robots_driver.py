@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hw_bridge.drivers.driver import VendorState
 from hw_bridge.drivers.universal_robots import UniversalRobots
+from hw_bridge.drivers.ur_client import ControlClient
 from hw_bridge.twins.twin import TwinProcess
 from robots.arms.ur5e import ur5e
 from robots.command import CommandMode
@@ -138,6 +141,19 @@ def test_a_second_client_is_refused_idle_or_moving(driver):
     driver.begin(CommandMode.JOINT_POSITION)
     with pytest.raises(HardwareError, match="already runs a program"):
         UniversalRobots(ADDRESS).connect()
+
+
+def test_a_program_that_is_not_ours_is_left_running():
+    driver, asked = UniversalRobots(ADDRESS), []
+    running = bytes(31 * 8) + struct.pack(">II", 3, 1)
+    driver._states = SimpleNamespace(newest=lambda: running, close=lambda: None)
+    driver._client = SimpleNamespace(request=lambda *words, **further: asked.append(words), kill=lambda: None)
+    driver.close()
+    client = object.__new__(ControlClient)
+    client._mode, client._control = 0, SimpleNamespace(isConnected=lambda: True, isProgramRunning=lambda: True,
+                                                       stopScript=lambda: asked.append("stop"))
+    client.end()
+    assert asked == []
 
 
 def test_nothing_at_the_address_is_said_in_words():

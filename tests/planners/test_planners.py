@@ -115,6 +115,14 @@ def test_icem_tries_the_shifted_elites_of_the_last_step(build):
     assert torch.equal(planner.sample(search, 0, seeded())[-5:], search.elites[:5])
 
 
+def test_icem_acts_on_the_elites_mean_where_it_is_told_to(build):
+    mean, best = (build("icem", elites=10, momentum=0.0, act_on_mean=on).plan(X0, None, seeded()) for on in (True, False))
+    assert torch.equal(mean.memory.elites, best.memory.elites), "what is searched is the same"
+    torch.testing.assert_close(mean.actions, mean.memory.elites.mean(0))
+    assert torch.equal(mean.memory.mean, mean.actions), "and the next plan begins from there"
+    assert torch.equal(best.actions, best.memory.elites[0]) and not torch.allclose(mean.actions[0], best.actions[0])
+
+
 def test_random_shooting_fills_the_box_evenly(build):
     planner = build("random-shooting", lower=-1.0, upper=5.0, population=4000)
     samples = planner.sample(planner.begin(torch.zeros(10, 1), None), 0, seeded())
