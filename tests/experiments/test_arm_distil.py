@@ -113,7 +113,7 @@ def test_what_is_kept_acts_and_doubts_as_what_was_taught(parent, distilled):
                         if name.startswith("model.")})
     x, u = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*((e.x[:-1], e.applied) for e in episodes), strict=True))
     doubt = reflex.gate.disagreement(x, u)
-    assert torch.equal(doubt, gate_of(model, episodes, CONFIG.gate).disagreement(x, u)) and doubt.std() > 0.01
+    assert torch.allclose(doubt, gate_of(model, episodes, CONFIG.gate).disagreement(x, u), rtol=1e-4) and doubt.std() > 0.01
     tensors = distilled.distilled().tensors
     assert {name: value.tolist() for name, value in reflex.tensors().items()} == {name: value.tolist() for name, value in tensors.items()}
     assert tensors["network.input_std"].std() > 0.01, "it was scaled by what it was taught with"
