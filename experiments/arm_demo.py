@@ -207,10 +207,13 @@ def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> Reflex:
 
 
 def _report(show: _Show, seconds: float) -> int:
+    from experiments.arm_overview import write_overview
     from experiments.arm_report import write_arm_report
 
     show.console.print("writing the report and its film")
-    path = write_arm_report(show.run.path, show.settings.arm(), show.phases, seconds, list(show.run.store()))
+    arm = show.settings.arm()
+    path = write_arm_report(show.run.path, arm, show.phases, seconds, list(show.run.store()))
+    write_overview(show.run.path / "overview.png", show.phases, arm)
     address = show.settings.address
     show.console.print(f"report: {path}\nLet what was learned act again: reflexarc twin {ROBOT} --address {address}, then reflexarc check "
                        f"--policy {show.run.path} --robot {ROBOT} --address {address} --patience {PATIENCE}", highlight=False)

@@ -19,7 +19,7 @@ from robots.errors import ConfigurationError, HardwareError
 from robots.observation import CameraFrame, Observation
 from robots.spec import CameraSpec
 
-_TAKEN_SECONDS = 0.05
+_TAKEN_SECONDS = 0.25
 _GLANCE_SECONDS = 0.0002
 _REST_SECONDS = 1.0
 """A braked arm is at rest well within this [s]."""

@@ -46,12 +46,15 @@ class ControlClient:
         self._mode = 0
 
     def send(self, mode: int, values: list[float]) -> bool:
-        """Send one set-point; False where the controller does not take it."""
-        if mode == SERVO:
-            return self._control.servoJ(values, 0.0, 0.0, 0.002, LOOKAHEAD_S, GAIN)
-        if mode == SPEED:
-            return self._control.speedJ(values, ACCELERATION, 0.0)
-        return self._control.directTorque(values, NONE, NONE)
+        """Send one set-point; False where the controller does not take it, or is not heard any more."""
+        try:
+            if mode == SERVO:
+                return self._control.servoJ(values, 0.0, 0.0, 0.002, LOOKAHEAD_S, GAIN)
+            if mode == SPEED:
+                return self._control.speedJ(values, ACCELERATION, 0.0)
+            return self._control.directTorque(values, NONE, NONE)
+        except RuntimeError:
+            return False
 
     def begin(self, mode: int, at: list[float], watchdog_hz: float) -> str:
         """Start the control program with its watchdog and hold the arm at `at`; return why not, or nothing."""

@@ -49,7 +49,10 @@ class ClientProcess:
         with contextlib.suppress(BlockingIOError):  # what failed before is known and no answer to this
             while self._channel.recv(4096):
                 pass
-        self._channel.send(ur_client.SETPOINT.pack(kind, *values, extra))
+        try:
+            self._channel.send(ur_client.SETPOINT.pack(kind, *values, extra))
+        except OSError as error:
+            raise HardwareError(f"{self._address}: cannot {what}: ur_rtde's process has ended ({error}); connect again") from error
         self._answer(what, timeout)
 
     def send(self, kind: int, values: np.ndarray) -> str:

@@ -85,7 +85,8 @@ class TwinProcess:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
         self.name = name
         self.process = subprocess.Popen([sys.executable, "-m", f"hw_bridge.twins.{name}", *options], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                                        start_new_session=True)  # a Ctrl-C is for those who let go of the arm first
         favour(self.process.pid)
         timer = threading.Timer(timeout, self.process.kill)
         timer.start()

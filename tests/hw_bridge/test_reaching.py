@@ -14,6 +14,7 @@ from hw_bridge.bridge import policy_spec
 from hw_bridge.reaching import (
     MissingWay,
     ReachingConfig,
+    ReachingCost,
     ReachingRobot,
     draw_goals,
     reaching_state_space,
@@ -35,9 +36,10 @@ each_arm = pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.spec.name)
 class StillBridge:
     """In a bridge's place: an arm that stands at random poses, at random speeds, and takes everything."""
 
-    def __init__(self, arm: Arm) -> None:
+    def __init__(self, arm: Arm, spread: float = 0.4) -> None:
+        """`spread`: how far from its home every joint may stand [rad]."""
         self.client, self.spec = SimpleNamespace(arm=arm), policy_spec(arm, CommandMode.JOINT_POSITION, CONFIG.period)
-        self.arm, self.random, self.sent, self.shares = arm, np.random.default_rng(0), [], []
+        self.arm, self.spread, self.random, self.sent, self.shares = arm, spread, np.random.default_rng(0), [], []
 
     def reset(self, seed: int) -> Observation:
         return self.tick()
@@ -56,7 +58,7 @@ class StillBridge:
         return after + 3, self.tick()
 
     def tick(self) -> Observation:
-        q = self.arm.home + self.random.uniform(-0.4, 0.4, self.arm.spec.nv)
+        q = self.arm.home + self.random.uniform(-self.spread, self.spread, self.arm.spec.nv)
         dq, reference, rate = self.random.normal(size=(3, self.arm.spec.nv))
         return Observation(0, q, dq, np.zeros(self.arm.spec.nv), self.arm.kinematics().forward(q),
                            extra={"reference": reference, "reference_rate": rate})
@@ -129,6 +131,31 @@ def test_a_posted_command_goes_where_a_sent_one_goes_and_no_further_than_the_roo
         assert np.abs(bridge.sent[-1].values - arm.home).max() <= 0.1 + 1e-12
     robot.throttle(0.3)
     assert bridge.shares == [0.3]
+
+
+def test_holding_keeps_what_the_arm_is_pulled_to_where_it_is():
+    arm, bridge = ARMS[0], StillBridge(ARMS[0])
+    robot = ReachingRobot(bridge, CONFIG)
+    seen = robot.tick()
+    sunk = replace(seen, extra=dict(seen.extra) | {"lag": 0.9 * CONFIG.offset * np.linspace(-1, 1, arm.spec.nv)})
+    robot.post(robot.hold(sunk))
+    np.testing.assert_allclose(bridge.sent[-1].values, sunk.q + sunk.extra["lag"], atol=1e-12)
+    far = replace(seen, extra=dict(seen.extra) | {"lag": np.full(arm.spec.nv, 9.0)})
+    assert (robot.hold(far).values == CONFIG.offset).all()
+
+
+@each_arm
+def test_the_room_is_charged_exactly_where_a_target_would_be_cut_to_it(arm):
+    bridge, config = StillBridge(arm, 0.29), replace(CONFIG, room=0.3, goals=0.1, spread=0.1)
+    robot, cost, cut = ReachingRobot(bridge, config), ReachingCost(arm, config), []
+    for _ in range(60):
+        seen, u = robot.tick(), bridge.random.uniform(-config.offset, config.offset, arm.spec.nv)
+        robot.post(Command(CommandMode.ACTUATOR, u))
+        beyond = seen.q + u - bridge.sent[-1].values
+        x = torch.from_numpy(reaching_state_space(arm).state(seen))
+        assert float(cost.terms(x, torch.from_numpy(u))["room"]) == pytest.approx(100.0 * np.square(beyond).sum(), abs=1e-12)
+        cut.append(np.abs(beyond).max() > 1e-9)
+    assert 0 < sum(cut) < 60
 
 
 @each_arm
