@@ -58,4 +58,5 @@ def act_at_servo_rate(robot: ServoRobot, policy: Policy, seconds: float, seed: i
             stamps.append(observation.stamp_ns * 1e-9)
             watch(observation)
         tick, observation = robot.newest(tick)
-    return ServoRun(np.array(stamps), tuple(kept), len(durations), tick - first - len(durations), float(np.percentile(durations, 99)) if durations else float("nan"))
+    slow = float(np.percentile(durations, 99)) if durations else float("nan")
+    return ServoRun(np.array(stamps), tuple(kept), len(durations), tick - first - len(durations), slow)
