@@ -185,8 +185,8 @@ def _circle(show: _Show, done: int) -> None:
 def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> Reflex:
     """Explore, learn, reach with the planner, and return it distilled; both are kept as runs."""
     console, trials = show.console, show.config.learning.trials
-    with show.bridge(safety, "learning") as (client, log), ProgressDisplay(
-            console, trials, [] if not done else show.run.load().records) as display:
+    with show.bridge(safety, "learning") as (client, log), contextlib.ExitStack() as shown:
+        display = shown.enter_context(ProgressDisplay(console, trials, [] if not done else show.run.load().records))
         keeper = Keeper(show.run, display)
         with reaching(show.run, client, keeper, show.threads) as arm:
             keeper.learner = arm.learner
@@ -195,12 +195,12 @@ def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> Reflex:
             if int(arm.learner.tensors()["steps_since_fit"]):
                 arm.learner.fit(trials)
                 show.run.save(arm.learner.records, arm.learner.tensors())
+            shown.close()  # a terminal shows one bar at a time
             show.reach(client, log, arm, "planning", "Model predictive control: it plans through the learned model, ten times a second.")
-            hold_and_disarm(client)  # nobody need hold it meanwhile
-            with distillation_bar(console) as progress:
-                policy, report = arm.distil(progress)
-            reflex = Reflex(policy, arm.learner.model, arm.gate())
+    with distillation_bar(console) as progress:
+        policy, report = arm.distil(progress)
     console.print(f"  distilled: {words(report)}", highlight=False)
+    reflex = Reflex(policy, arm.learner.model, arm.gate())
     kept = ArmRun.create(show.run.path / "network", replace(show.run.config, parent=str(show.run.path), distilled=True))
     kept.save([], reflex.tensors())
     return reflex

@@ -28,7 +28,7 @@ class DistillationConfig:
 
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the network's hidden layers."""
-    rounds: int = 4
+    rounds: int = 3
     """Times that rollouts are lived and the network is trained on all of them; in the first the planner acts, then the network."""
     rollouts: int = 24
     """Imagined rollouts a round."""
