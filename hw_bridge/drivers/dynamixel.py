@@ -4,6 +4,9 @@ What can be commanded: positions, velocities, and torques as current times a tor
 gear friction, some 10 % of the torque, is in it). A torque is the whole torque at the joint: nobody compensates gravity. The servos' bus
 watchdog is always set: without a word from this program they stop by themselves, holding their place in position and velocity mode; in
 torque mode they go limp. `tau` is the measured current times the same constant. There is no device clock in what is read.
+
+A servo that is overloaded for long switches its motor off, and a joint that carries weight falls: nothing here changes that protection
+(register 63). A servo that gives all it can is told of before, as a protective stop, while it still holds its joint.
 """
 
 from __future__ import annotations
@@ -30,12 +33,14 @@ FIRMWARE_MIN = 38
 VELOCITY_UNIT = 0.229 * 2.0 * math.pi / 60.0
 """[rad/s]"""
 
-_MODE, _HOMING, _DRIVE_MODE, _CURRENT_MAX, _TORQUE, _WATCHDOG = 11, 20, 10, 38, 64, 98
+_MODE, _HOMING, _DRIVE_MODE, _DUTY_MAX, _CURRENT_MAX, _TORQUE, _WATCHDOG = 11, 20, 10, 36, 38, 64, 98
 _GOAL = {CommandMode.JOINT_TORQUE: (102, 2), CommandMode.JOINT_VELOCITY: (104, 4), CommandMode.JOINT_POSITION: (116, 4)}
 _OPERATING = {CommandMode.JOINT_TORQUE: 0, CommandMode.JOINT_VELOCITY: 1, CommandMode.JOINT_POSITION: 3}
 _PROFILE = 108
-_STATE, _SETTINGS = 126, 64
-"""One read of 10 bytes at 126 gives current, velocity and position."""
+_STATE, _STATE_SIZE, _SETTINGS = 124, 12, 64
+"""One read of 12 bytes at 124 gives duty, current, velocity and position."""
+_ALL = 0.95
+"""Share of the duty limit from which on a servo gives all it can."""
 _CHECK, _CHECK_SIZE = 64, 7
 """One read of 7 bytes at 64 gives torque enable (64) and hardware error (70)."""
 _CHECK_EVERY = 10
@@ -75,12 +80,16 @@ class DynamixelConfig:
     """The servos stop by themselves after this silence [s], in steps of 20 ms."""
     lost_after_s: float = 0.1
     """Silence after which the arm counts as lost [s]."""
+    strain_s: float = 0.3
+    """A servo that gives all it can for so long [s] is told of: it is blocked or carries too much. The maker's shutdown comes later."""
 
     def __post_init__(self) -> None:
         if not 0.02 <= self.watchdog_s <= 0.5:
             raise ConfigurationError(f"DynamixelConfig.watchdog_s: expected 0.02 to 0.5 s, got {self.watchdog_s}; it is never off")
         if not self.lost_after_s > 0:
             raise ConfigurationError(f"DynamixelConfig.lost_after_s: expected a positive time, got {self.lost_after_s}")
+        if not 0.05 <= self.strain_s <= 0.5:
+            raise ConfigurationError(f"DynamixelConfig.strain_s: expected 0.05 to 0.5 s, got {self.strain_s}: servos shut down soon after")
 
 
 class DynamixelDriver(ServoDriver):
@@ -118,7 +127,9 @@ class DynamixelDriver(ServoDriver):
         """(n,) the positions that the servos were last told [rad]."""
         self._back: Iterator[np.ndarray] = iter(())
         self._alert, self._torque_on, self._errors, self._dog = [False] * n, [True] * n, [0] * n, [0] * n
-        self._tags = Tags(n, 10)
+        self._eased = [0.0] * n
+        """When each servo was last seen to give less than all it can, on the monotonic clock [s]."""
+        self._tags = Tags(n, _STATE_SIZE)
         self._reads = 0
         self._model, self._data = arm.model(), None
 
@@ -152,6 +163,7 @@ class DynamixelDriver(ServoDriver):
                                     "watchdog): update it with Dynamixel Wizard")
             if table[_DRIVE_MODE] & 5:
                 raise HardwareError(f"servo {number} has drive mode {table[_DRIVE_MODE]}, expected 0 (not reversed, profiles by velocity)")
+        self._duty_max = [_ALL * _number(tables[number], _DUTY_MAX, 2) for number in self._ids]
         self._current_max = np.array([_number(tables[number], _CURRENT_MAX, 2) for number in self._ids])
         self._refresh()
         self._check_pose()
@@ -180,7 +192,7 @@ class DynamixelDriver(ServoDriver):
             raise HardwareError(f"servoing cannot begin: {self._fault()}; see to it and clear the fault first")
         self._mode = None
         self._switch(mode)
-        self._mode = mode
+        self._mode, self._eased = mode, [time.monotonic()] * len(self._ids)
 
     def _switch(self, mode: CommandMode, at_once: bool = False) -> None:
         """Bring all servos into `mode` with torque on, goals at rest and the watchdog set; HardwareError where one does not follow.
@@ -244,9 +256,11 @@ class DynamixelDriver(ServoDriver):
         self._alert[i] = bool(packet[8] & 0x80)
         if not self._alert[i]:
             self._errors[i] = 0
-        self._tau[i] = _number(packet, 9, 2) * self._torque_scale[i]
-        self._dq[i] = _number(packet, 11, 4) * self._velocity_scale[i]
-        self._q[i] = (_number(packet, 15, 4) - self._zero[i]) * self._scale[i]
+        if abs(_number(packet, 9, 2)) < self._duty_max[i]:
+            self._eased[i] = time.monotonic()
+        self._tau[i] = _number(packet, 11, 2) * self._torque_scale[i]
+        self._dq[i] = _number(packet, 13, 4) * self._velocity_scale[i]
+        self._q[i] = (_number(packet, 17, 4) - self._zero[i]) * self._scale[i]
         return self._tags.complete
 
     def _take_check(self, packet: Packet) -> bool:
@@ -268,7 +282,7 @@ class DynamixelDriver(ServoDriver):
         state = VendorState.READY if self._mode is not None and all(self._torque_on) else VendorState.NOT_READY
         if any(error & ~_OVERLOAD for error in self._errors):
             state = VendorState.FAULT
-        elif any(self._errors) or (self._mode is not None and _TRIPPED in self._dog):
+        elif any(self._errors) or self._strained() or (self._mode is not None and _TRIPPED in self._dog):
             state = VendorState.PROTECTIVE_STOP
         if time.monotonic_ns() - heard > self.config.lost_after_s * 1e9:
             silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp == heard]
@@ -276,8 +290,16 @@ class DynamixelDriver(ServoDriver):
         return Measurement(received_ns=heard, device_s=float("nan"), q=self._q.copy(), dq=self._dq.copy(), tau=self._tau.copy(),
                            state=state, fault=fault, bus_errors=self._tags.missing)
 
+    def _strained(self) -> list[str]:
+        """Return the joints whose servos have given all they can for too long."""
+        if self._mode is None:
+            return []
+        return [name for name, on, eased, stamp in zip(self.arm.spec.joint_names, self._torque_on, self._eased, self._tags.heard,
+                                                       strict=True) if on and 1e-9 * stamp - eased > self.config.strain_s]
+
     def _fault(self) -> str:
-        words = []
+        words = [f"{name}: has given all it can for {1000 * self.config.strain_s:.0f} ms; an overload soon switches it off, and the joint "
+                 "falls: it is blocked or carries too much" for name in self._strained()]
         for name, error, on, dog in zip(self.arm.spec.joint_names, self._errors, self._torque_on, self._dog, strict=True):
             off = ", torque off until it is rebooted" if error & _LATCHED else ""
             words += [f"{name}: {text}{off}" for bit, text in _WORDS.items() if error & bit]
@@ -327,12 +349,13 @@ class DynamixelDriver(ServoDriver):
 
     def stop(self) -> None:
         """Halt at once: velocities go to 0; positions are led back to where the arm was last seen, slowly and a step with every `read`;
-        from torque mode the servos are switched to position mode, which holds the arm where it is.
+        from torque mode, and where a servo strains, the servos are switched to position mode, which holds the arm where it is: what a
+        velocity loop has summed up against an obstacle goes on pushing.
         """
         if self._mode is None or self._port is None or not np.isfinite(self._q).all():
             return
         with contextlib.suppress(Exception):  # whatever it is, the supervisor's fault state has it already
-            if self._mode is CommandMode.JOINT_TORQUE:
+            if self._mode is CommandMode.JOINT_TORQUE or (self._mode is CommandMode.JOINT_VELOCITY and self._strained()):
                 self._switch(CommandMode.JOINT_POSITION, at_once=True)
                 self._mode = CommandMode.JOINT_POSITION
             elif self._mode is CommandMode.JOINT_POSITION:

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 UNFILTERED_HZ = 1000.0
 """libfranka's cut-off frequency from which on it does not filter."""
-TORQUE_STEP = 1.0
-"""What the native loop lets a torque change in one ms [N·m]: the arm's own limit of 1000 N·m/s."""
+TORQUE_STEP = 0.5
+"""What the native loop lets a torque change in one ms [N·m]: half of the arm's own limit of 1000 N·m/s. It measures from the torque that
+the newest state tells of; where states come late that is an older one, and two torques in a row lie up to twice as far apart."""
 TASKS = "/proc/self/task"
 IDLE_READ_S = 0.004
 """Pause between two reads while the arm stands idle [s]."""
@@ -147,7 +148,8 @@ class FrankaArm:
         if self._mode is not None and not running:
             self._reap()
             if newest.state is VendorState.READY:
-                return replace(newest, state=VendorState.NOT_READY, fault=self._words or "the motion ended by itself")
+                state = VendorState.PROTECTIVE_STOP if "reflex" in self._words else VendorState.NOT_READY  # its own state comes later
+                return replace(newest, state=state, fault=self._words or "the motion ended by itself")
         return newest
 
     def write(self, values: np.ndarray) -> None:

@@ -166,7 +166,7 @@ class PandaTwin:
 
         def clock_step(s: float) -> None:
             with self.lock:
-                self.controller.message_id = max(0, self.controller.message_id + round(s / PERIOD))
+                self.controller.step_clock(round(s / PERIOD))
 
         def protective_stop(error: str = "joint_reflex") -> None:
             with self.lock:

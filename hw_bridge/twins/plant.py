@@ -13,6 +13,8 @@ from robots.arms.arm import Arm
 from robots.errors import ConfigurationError, NumericalError
 from robots.validation import checked_array
 
+OBSTACLE = 1e4
+"""Viscosity that no motor moves a joint through [N·m·s/rad]."""
 TorqueLaw = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From joint positions and velocities (nv,) to motor torques (nv,): what the controller's innermost loop does."""
 
@@ -154,6 +156,10 @@ class Plant:
         self.model.body_inertia[self._payload] = max(mass * 1e-3, 1e-9)
         self.model.body_ipos[self._payload] = centre
         mujoco.mj_setConst(self.model, self._scratch)
+
+    def block(self, joint: int, on: bool = True) -> None:
+        """Have something hold `joint` that no motor moves, or (`on` False) let go of it."""
+        self.model.dof_damping[joint] = self.mechanics.viscous[joint] + (OBSTACLE if on else 0.0)
 
     def limit_violations(self, margin: float = 0.02) -> list[str]:
         """Return a line for every joint that is beyond its position limit [rad] or was faster than its velocity limit, by more

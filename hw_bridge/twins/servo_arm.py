@@ -125,6 +125,7 @@ class ServoArm(ABC):
             "frozen_timestamp": lambda on=True: setattr(self, "frozen", bool(on)),
             "by_hand": self._locked(lambda on=True: setattr(self.plant, "braked", bool(on))), "place": self._locked(self._place),
             "stuck_encoder": self._locked(self._stick),
+            "block": self._locked(lambda joint, on=True: self.plant.block(self._checked(joint), bool(on))),
             "protective_stop": self._locked(self._trip), "overload": self._locked(self._trip),
             "emergency_stop": self._locked(self._cut_power),
             "power_cycle": self._locked(self.boot), "clock_step": self.clock_step, "reset": self._locked(self.reset),
@@ -177,6 +178,8 @@ class ServoArm(ABC):
         self.bus.faults.heal()
         self.frozen, self.stuck, self.stuck_in_loop = False, {}, False
         self._cut_power(False)
+        for joint in range(self.plant.arm.spec.nv):
+            self.plant.block(joint, False)
 
     def reset(self, q: list[float] | None = None, hold: bool = True) -> None:
         """Begin again as a new arm at `q` (nv,) [rad], home where None: no faults, no payload, factory memory, nothing remembered;

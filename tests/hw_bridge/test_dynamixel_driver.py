@@ -172,6 +172,37 @@ def test_an_overload_is_named_and_cleared_by_a_reboot(driver, twin):
     assert until(driver, lambda m: m.state is VendorState.READY).fault == ""
 
 
+@pytest.mark.parametrize("mode", [CommandMode.JOINT_VELOCITY, CommandMode.JOINT_POSITION])
+def test_a_blocked_joint_is_told_of_and_stopped_before_its_servo_lets_go(driver, twin, mode):
+    """The shoulder carries the arm: with its torque off it falls."""
+    driver.begin(mode)
+    twin.fault("block", joint=1)
+    start, found = driver.read().q, []
+    for k in range(400):
+        far = start + min(0.01 * k, 0.3) * np.eye(6)[1]
+        found += live(driver, 1, lambda k, m, far=far: far if mode is CommandMode.JOINT_POSITION else -0.5 * np.eye(6)[1])
+        if found[-1].state is VendorState.PROTECTIVE_STOP:
+            break
+    assert "shoulder: has given all it can" in found[-1].fault
+    driver.stop()
+    found = live(driver, 150)
+    twin.fault("block", joint=1, on=False)
+    found += live(driver, 50)
+    state = twin.fault("state")
+    assert state["mode"]["hardware_error"] == [0] * 6 and all(state["mode"]["torque_on"])
+    assert found[-1].state is VendorState.READY and state["limit_violations"] == []
+    assert np.abs(found[-1].q - start).max() < 0.1, "held where it was blocked"
+
+
+def test_a_servo_that_works_hard_for_a_moment_is_not_told_of(driver, twin):
+    driver.begin(CommandMode.JOINT_POSITION)
+    start = driver.read().q
+    jump = start + 0.25 * np.eye(6)[0]
+    found = live(driver, 60, lambda k, m: jump)
+    assert max(abs(m.tau[0]) for m in found) > 0.5
+    assert all(m.state is VendorState.READY for m in found)
+
+
 def test_a_hot_servo_is_named_and_not_cleared(driver, twin):
     driver.begin(CommandMode.JOINT_POSITION)
     twin.fault("temperature", joint=3, celsius=95.0)

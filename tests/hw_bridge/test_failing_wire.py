@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,6 +83,28 @@ def test_the_audit_knows_every_kind_of_violation() -> None:
     assert words(CommandMode.JOINT_TORQUE, (0.0, 0.0 * one), (0.001, 1.0 * one)) == ""
     assert "jumped" in words(CommandMode.JOINT_TORQUE, (0.0, 0.0 * one), (0.001, 1.1 * one))
     assert "non-finite" in words(CommandMode.JOINT_POSITION, (0.0, np.where(one > 0, np.inf, home)))
+
+
+@pytest.mark.parametrize(("mode", "order", "kept"), [
+    (CommandMode.JOINT_POSITION, 2, "acceleration_max"), (CommandMode.JOINT_POSITION, 3, "jerk_max"),
+    (CommandMode.JOINT_VELOCITY, 2, "jerk_max")])
+def test_the_audit_judges_acceleration_and_jerk_however_many_set_points_are_lost(mode: CommandMode, order: int, kept: str) -> None:
+    """The power of time whose `order`th derivative is the limit times `share` passes up to its limit, every millisecond or some."""
+    generator, free = np.random.default_rng(3), np.full(7, 1e9)
+    limits = replace(LIMITS, **{name: free for name in ("velocity_max", "acceleration_max", "jerk_max") if name != kept})
+    start = panda().home if mode is CommandMode.JOINT_POSITION else np.zeros(7)
+
+    def count(share: float, times: np.ndarray) -> int:
+        audit = CommandAudit(limits, NAMES, exact_times=True)
+        for t in times:
+            bend = share * getattr(LIMITS, kept)[0] * t**order / math.factorial(order)
+            audit.look(mode, start + bend * np.eye(7)[0], 1.0 + t)
+        return audit.count
+
+    every = np.arange(0.0, 0.008, 0.001)
+    for times in (every, np.sort(generator.choice(every, 5, replace=False))):
+        assert count(1.0, times) == 0
+        assert count(1.1, times) == len(times) - order
 
 
 def test_time_that_was_slept_through_is_dropped_and_short_lateness_is_made_up() -> None:

@@ -33,6 +33,20 @@ def test_motors_give_no_more_than_they_can_and_each_step_keeps_its_own_torques()
     assert (plant.velocity_peak >= np.abs(plant.dq)).all() and plant.velocity_peak.max() > 0.1
 
 
+def test_a_blocked_joint_gives_way_to_no_motor_until_it_is_let_go():
+    plant = Plant(ARM, MECHANICS)
+
+    def way(joint: int) -> float:
+        before = plant.q[joint]
+        plant.advance(plant.time + 0.1, lambda q, dq: plant.gravity_torque() + 0.5 * MECHANICS.torque_max[joint] * np.eye(6)[joint])
+        return abs(plant.q[joint] - before)
+
+    plant.block(1)
+    assert way(1) < 0.01
+    plant.block(1, False)
+    assert way(1) > 0.1
+
+
 def test_the_mean_torque_is_that_of_the_whole_advance():
     plant, given = Plant(ARM, MECHANICS), []
 

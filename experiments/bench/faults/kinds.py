@@ -110,12 +110,19 @@ def _overload(stage: Stage, generator: np.random.Generator) -> None:
     stage.twin.fault("overload", joint=int(generator.integers(stage.bridge.arm.spec.nv)))
 
 
+def _block(stage: Stage, generator: np.random.Generator) -> None:
+    stage.twin.fault("block", joint=int(generator.integers(stage.bridge.arm.spec.nv)))
+
+
 def _button(stage: Stage, generator: np.random.Generator) -> None:
     stage.bridge.client.press_stop("pressed by the fault matrix")
 
 
 UNHEARD = "heard|lost|wire|no answer|silent"
-_LATE = f"{UNHEARD}|clock|bad or missing|jumped|program ended|watchdog|set-points"
+_LATE = f"{UNHEARD}|clock|bad or missing|jumped|program ended|watchdog|set-points|communication|discontinuity|object size"
+"""The last three are Franka's: packets missed, set-points that did not fit on what was missed, and a packet that is too short."""
+_STUCK = "set-point.*encoder|arm's controller says fault|joint_velocity_violation"
+"""The last is Franka's: a loop of torques that is fooled by an encoder drives the joint, and the arm stops it at its speed limit."""
 
 KINDS: tuple[FaultKind, ...] = (
     FaultKind("delay", _wire("delay", "ms", 1.0, 8.0), _LATE, None),
@@ -125,7 +132,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("reorder", _wire("reorder", "share", 0.05, 0.5), _LATE, None),
     FaultKind("corrupt checksum", _wire("corrupt", "share", 0.05, 0.5), _LATE, None),
     FaultKind("half-open", _fault("half_open"), UNHEARD, vendors_own),
-    FaultKind("stuck encoder", _stick, "set-point.*encoder|arm's controller says fault", _moved),
+    FaultKind("stuck encoder", _stick, _STUCK, _moved),
     FaultKind("frozen timestamp", _fault("frozen_timestamp"), f"{UNHEARD}|clock|set-point.*encoder", _stale),
     FaultKind("policy SIGSTOP", _to_policy(signal.SIGSTOP), "no action", _silent_policy, relief=_to_policy(signal.SIGCONT)),
     FaultKind("policy SIGKILL", _to_policy(signal.SIGKILL), "no action", _silent_policy),
@@ -133,6 +140,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("inf action", _spoil("inf"), "non finite", _silent_policy),
     FaultKind("10x action", _spoil("times ten"), "reject band", None),
     FaultKind("protective stop", _fault("protective_stop"), "protective", supervised),
+    FaultKind("blocked joint", _block, "set-point.*collision|all it can", _moved),
     FaultKind("overload latch", _overload, "overload", supervised),
     FaultKind("clock step", _fault("clock_step", s=0.5), "clock", supervised),
     FaultKind("stop button", _button, "pressed by the fault matrix", supervised),

@@ -67,21 +67,25 @@ class TwinSetup:
 _BUS_SAFETY = SafetyConfig(observation_age_max=0.05, gap_max=0.05)
 """At 100 Hz the supervisor's usual 20 ms are two periods: one answer that is lost, and one late wake-up."""
 _NO_CLOCK = "its servos tell no time"
+_NO_SERVOS = "its joints are not servos on a bus"
+_COLLISION = "its controller feels a collision: 'protective stop'"
 _OWN_ADDRESS = f"127.0.{100 + os.getpid() % 150}.{2 + os.getpid() // 150 % 250}"
 """Two matrices may run at once."""
 
 TWINS: Mapping[str, TwinSetup] = {
     # 20 rad/s^2 from pi rad/s; servoj looks 30 ms ahead.
     "ur5e": TwinSetup("ur5e", "ur5e", ("--address", _OWN_ADDRESS, "--unlock-after", "0.2"), _OWN_ADDRESS, watchdog_s=0.02,
-                      vendor_stop_s=0.16, settle_s=0.15, lacks={"overload latch": "its joints are not servos on a bus"}),
+                      vendor_stop_s=0.16, settle_s=0.15, lacks={"overload latch": _NO_SERVOS, "blocked joint": _COLLISION}),
     # The shoulder's loop: 31 N·m/rad and 1.2 N·m·s/rad on 0.08 kg·m^2 swings with a time constant of 0.13 s.
     "so101": TwinSetup("so101", "so101", (), "", watchdog_s=None, vendor_stop_s=0.0, settle_s=0.5, calibrated=True, safety=_BUS_SAFETY,
                        lacks={"protective stop": "its overload latch is all it has", "watchdog trip": "it has none",
                               "clock step": _NO_CLOCK}),
     "dynamixel-arm": TwinSetup("dynamixel-arm", "dynamixel_arm", (), "", watchdog_s=0.1, vendor_stop_s=0.0, settle_s=0.5, calibrated=True,
                                safety=_BUS_SAFETY,
-                               lacks={"protective stop": "its overload latch is all it has", "clock step": _NO_CLOCK}),
-    "panda": TwinSetup("panda", "panda", ("--address", _OWN_ADDRESS, "--late-max", "20"), _OWN_ADDRESS, watchdog_s=0.02,
-                       vendor_stop_s=0.1, settle_s=0.3, lacks={"overload latch": "its joints are not servos on a bus"}),
+                               lacks={"protective stop": "it has none", "clock step": _NO_CLOCK,
+                                      "overload latch": "its servo switches itself off, the joint falls, and no program can hold it; "
+                                                        "'blocked joint' shows that the arm stops before"}),
+    "panda": TwinSetup("panda", "panda", ("--address", _OWN_ADDRESS), _OWN_ADDRESS, watchdog_s=0.02,
+                       vendor_stop_s=0.1, settle_s=0.3, lacks={"overload latch": _NO_SERVOS, "blocked joint": _COLLISION}),
 }
 

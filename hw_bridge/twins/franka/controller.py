@@ -37,7 +37,7 @@ class FrankaController:
         self.plant, self.lost_max, self.late_max = plant, lost_max, late_max
         self.mode = RobotMode.IDLE
         self.reflexes, self.contacts = Reflexes(limits), ContactObserver()
-        self.audit = CommandAudit(limits, plant.arm.spec.joint_names)
+        self.audit = CommandAudit(limits, plant.arm.spec.joint_names, exact_times=True)
         self.errors: list[str] = []
         """Errors that stand."""
         self.last_motion_errors: list[str] = []
@@ -46,6 +46,8 @@ class FrankaController:
         self.stiffness = STIFFNESS.copy()
         self.load_mass, self.load_centre = 0.0, np.zeros(3)
         self.message_id = 0
+        self._stepped = 0
+        """By how much faults have set the clock of `message_id` ahead of the plant's [ms]."""
         self.counters = {"set_points": 0, "lost": 0, "late": 0, "lost_in_a_row": 0, "lost_in_a_row_peak": 0, "reflexes": 0}
         self.encoder_stuck: dict[int, float] = {}
         self._motion: int | None = None
@@ -86,8 +88,22 @@ class FrankaController:
         self._success.clear()
         self.reflexes.begin(self._target if generator == Generator.JOINT_POSITION else np.zeros(7))
         self.audit.forget()
+        if generator == Generator.NONE:  # the first position is the reflexes' to judge: it may lie a little beside the arm
+            self.audit.begin(CommandMode.JOINT_TORQUE, self._torque, self._plant_time(self.message_id))
         self.last_motion_errors = []
         return MoveStatus.MOTION_STARTED
+
+    def step_clock(self, ticks: int) -> None:
+        """Set the clock that the client sees ahead by `ticks` ms, back where negative. Set-points that answer states from before count as
+        late; to those after, the step lends no time.
+        """
+        before, self.message_id = self.message_id, max(0, self.message_id + ticks)
+        self._stepped += self.message_id - before
+        self._answered = max(self._answered, before)
+
+    def _plant_time(self, message_id: int) -> float:
+        """Return the time of the state `message_id` [s], on a clock that never steps."""
+        return PERIOD * (message_id - self._stepped)
 
     def finish(self, status: MoveStatus) -> None:
         """End the motion, if there is one, and hold the arm where it stands."""
@@ -188,7 +204,7 @@ class FrankaController:
         values = {Generator.JOINT_POSITION: command["q_c"], Generator.JOINT_VELOCITY: command["dq_c"]}.get(
             self._generator, command["tau_J_d"]).copy()
         # Judged by the packets that the client saw: it makes one set-point for each, and on a busy machine they arrive in bunches.
-        self.audit.look(MODES[self._generator], values, PERIOD * int(command["message_id"]))
+        self.audit.look(MODES[self._generator], values, self._plant_time(int(command["message_id"])))
         if not np.isfinite(values).all():
             self.finish(MoveStatus.INPUT_ERROR_ABORTED)
             return
