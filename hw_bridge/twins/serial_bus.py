@@ -99,7 +99,7 @@ class SerialBus:
         try:
             self._received += os.read(self._master, 4096)
         except OSError as error:
-            if error.errno != errno.EIO:
+            if error.errno not in (errno.EIO, errno.EAGAIN):  # the latter: somebody opened it since it was looked at
                 raise
             time.sleep(min(seconds, 0.002))  # nobody has the terminal open
             return

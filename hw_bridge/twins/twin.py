@@ -86,7 +86,8 @@ class TwinProcess:
         self.name = name
         self.process = subprocess.Popen([sys.executable, "-m", f"hw_bridge.twins.{name}", *options], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-                                        start_new_session=True)  # a Ctrl-C is for those who let go of the arm first
+                                        process_group=0)  # a Ctrl-C is for those who let go of the arm first. Not a session of its
+        # own: its leader gets the first terminal that it opens as its own, and is hung up on when a serial line's client leaves.
         favour(self.process.pid)
         timer = threading.Timer(timeout, self.process.kill)
         timer.start()
