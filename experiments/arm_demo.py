@@ -18,12 +18,12 @@ from dynamics.workers import checked_threads
 from episodes.episode import Episode
 from experiments.arm_check import certify
 from experiments.arm_distil import Reflex, distillation_bar, reach_at_servo_rate, words
-from experiments.arm_live import hold_and_disarm
+from experiments.arm_live import hold_and_disarm, interventions_at_rest
 from experiments.arm_phases import Phase, goal_spans
 from experiments.arm_reach import Keeper
-from experiments.arm_reaching import ArmReaching, ArmReachingConfig, at_servo_rate, bridge_config
+from experiments.arm_reaching import UNSEEN_GOALS, ArmReaching, ArmReachingConfig, at_servo_rate, bridge_config
 from experiments.arm_run import ArmRun, ArmRunConfig, reaching
-from experiments.arm_settings import ArmSettings
+from experiments.arm_settings import SHARED_PATIENCE, ArmSettings
 from experiments.progress import ProgressDisplay, make_console
 from experiments.quiet import Quiet
 from experiments.termination import EXIT_CODE, Terminated, sigterm_raises
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 ROBOT, PAYLOAD_KG = "ur5e", 1.0
 GOALS, STEPS = 8, 30
 """Unseen goals that are reached for in every phase, and the control periods for each."""
-_UNSEEN = 1_000_000
-"""Seeds of goals from here on are no trial's."""
-PATIENCE = 0.1
-"""Longest silence that is borne [s]: the twin shares this computer with those who think."""
 _ADDRESSES = tuple(f"127.0.0.{last}" for last in range(2, 8))
 
 
@@ -80,7 +76,7 @@ class _Show:
     @property
     def goals(self) -> np.ndarray:
         """(GOALS, 3) [m]."""
-        return draw_goals(self.settings.arm(), self.config.reaching, range(_UNSEEN, _UNSEEN + GOALS))
+        return draw_goals(self.settings.arm(), self.config.reaching, range(UNSEEN_GOALS, UNSEEN_GOALS + GOALS))
 
     @contextlib.contextmanager
     def bridge(self, safety: SafetyConfig, name: str) -> Iterator[tuple[BridgeClient, Path]]:
@@ -99,11 +95,8 @@ class _Show:
     @contextlib.contextmanager
     def phase(self, client: BridgeClient, log: Path, name: str, told: str) -> Iterator[_Judged]:
         """A context that adds a phase; it is handed what is to be filled, a goal after the other."""
-        with contextlib.suppress(HardwareError):
-            client.wish("hold")  # nobody acts yet: not to be waited for until it counts as a silence
-        judged = _Judged([], [])
-        time.sleep(0.2)  # a status is told ten times a second
-        began, before = time.monotonic_ns(), client.status().interventions
+        before, judged = interventions_at_rest(client), _Judged([], [])
+        began = time.monotonic_ns()
         yield judged
         errors = judged.errors
         self.phases.append(Phase(name, told, began, time.monotonic_ns(), log, self.goals[: len(errors)], np.array(errors),
@@ -115,7 +108,8 @@ class _Show:
 
     def each_goal(self, name: str) -> Iterator[int]:
         """Yield the goals' seeds, with a bar."""
-        return track(range(_UNSEEN, _UNSEEN + GOALS), name, console=self.console, transient=True, disable=not self.console.is_terminal)
+        return track(range(UNSEEN_GOALS, UNSEEN_GOALS + GOALS), name, console=self.console, transient=True,
+                     disable=not self.console.is_terminal)
 
     def reach(self, client: BridgeClient, log: Path, arm: ArmReaching, name: str, told: str) -> list[Episode]:
         """Reach for the unseen goals through the model, in a phase."""
@@ -141,7 +135,7 @@ def arm_demo_command(options: Demo) -> int:
     with run.locked(), sigterm_raises():
         try:
             with _twin() as (twin, address):
-                settings = ArmSettings(ROBOT, address, patience=PATIENCE)
+                settings = ArmSettings(ROBOT, address, patience=SHARED_PATIENCE)
                 show = _Show(console, run, settings, twin, options.threads, [])
                 _circle(show, done)
         except KeyboardInterrupt as stop:
@@ -216,7 +210,7 @@ def _report(show: _Show, seconds: float) -> int:
     write_overview(show.run.path / "overview.png", show.phases, arm)
     address = show.settings.address
     show.console.print(f"report: {path}\nLet what was learned act again: reflexarc twin {ROBOT} --address {address}, then reflexarc check "
-                       f"--policy {show.run.path} --robot {ROBOT} --address {address} --patience {PATIENCE}", highlight=False)
+                       f"--policy {show.run.path} --robot {ROBOT} --address {address} --patience {SHARED_PATIENCE}", highlight=False)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,11 @@ class Reflex:
     policy: NeuralPolicy
     model: LearnedModel
     gate: UncertaintyGate
+
+    @cached_property
+    def network(self) -> FastNetwork:
+        """The policy, compiled."""
+        return FastNetwork(self.policy)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it as a checkpoint keeps it."""
@@ -114,7 +120,7 @@ def reach_at_servo_rate(client: BridgeClient, config: ArmReachingConfig, reflex:
     """
     robot = reaching_robot(client, config.reaching, client.arm.spec.control_dt)
     every = round(config.reaching.period / client.arm.spec.control_dt)
-    policy = gated(FastNetwork(reflex.policy), reflex.gate, robot, every)
+    policy = gated(reflex.network, reflex.gate, robot, every)
     run = act_at_servo_rate(robot, policy, steps * config.reaching.period, seed)
     with suppress(HardwareError):
         client.wish("hold")  # nobody acts any more

@@ -78,6 +78,15 @@ def state_line(client: BridgeClient) -> str:
             f"{f' ({fired})' if fired else ''}  late {status.late_99_ns / 1e6:.2f} ms")
 
 
+def interventions_at_rest(client: BridgeClient) -> int:
+    """Hold the arm, which nobody leads now (it must not be waited for until that counts as a silence), and return the supervisor's
+    interventions so far."""
+    with contextlib.suppress(HardwareError):
+        client.wish("hold")
+    time.sleep(0.2)  # a status is told ten times a second
+    return client.status().interventions
+
+
 def hold_and_disarm(client: BridgeClient, seconds: float = 5.0) -> None:
     """Brake, and once the arm is at rest leave it to its own controller. Where a fault or a stop came first, nothing is left to do;
     nor where the bridge does not answer any more: its end brakes the arm too."""

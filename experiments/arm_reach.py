@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from dynamics.catalog import make_model
 from dynamics.dataset import transition_data
 from dynamics.matmul import enable_fast_float32
 from dynamics.workers import Workers, checked_threads
@@ -19,7 +18,7 @@ from experiments.arm_check import certify, print_certificate
 from experiments.arm_live import HAZARDS, ask_to_go_on, hold_and_disarm
 from experiments.arm_log import recorded_episodes
 from experiments.arm_policies import ReachingRun
-from experiments.arm_reaching import ArmReachingConfig, bridge_config
+from experiments.arm_reaching import ArmReachingConfig, bridge_config, reaching_model
 from experiments.arm_robots import CLIENTS
 from experiments.arm_run import ArmRun, ArmRunConfig, reaching, run_path
 from experiments.arm_settings import PATIENCE, ArmSettings
@@ -131,7 +130,7 @@ def retrain_command(options: Retrain) -> int:
         space, store, console = reaching_state_space(arm), EpisodeStore(run.episodes_path), make_console()
         for index, episode in enumerate(lived):
             store.write(index, episode)
-        model = make_model("probabilistic-ensemble", space, arm.spec.nv, config.reaching.period, config.ensemble, config.seed)
+        model = reaching_model(arm, config)
         workers = Workers(checked_threads(options.threads))
         try:
             report = model.fit(transition_data(dict(enumerate(lived)), space), workers)

@@ -53,6 +53,8 @@ _COMPLIANCE: Mapping[str, Compliance] = {
     "ur5e": Compliance((800.0, 800.0, 600.0, 150.0, 150.0, 80.0), (70.0, 70.0, 55.0, 12.0, 12.0, 6.0)),
 }
 """Soft enough that what the arm carries shows, damped so that it does not swing."""
+UNSEEN_GOALS = 1_000_000
+"""Seeds of goals from here on are no trial's."""
 _TAUGHT_GOALS = 2_000_000
 """Seeds of the goals that networks are taught with; no episode's."""
 

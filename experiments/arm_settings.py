@@ -18,6 +18,8 @@ PATIENCE = 0.02
 """The arm's longest silence and our own loop's longest pause that are borne [s]: as UR's own driver."""
 WATCHDOG_MAX = 0.2
 """A controller that hears nothing for longer than this [s] stops the arm, whatever we bear."""
+SHARED_PATIENCE = 0.1
+"""The same for a twin that shares its computer with a planner [s]."""
 PATIENCE_MAX, TWIN_PATIENCE_MAX = 0.05, 0.5
 """What a person may ask for, of an arm and of a twin on a busy computer [s]."""
 

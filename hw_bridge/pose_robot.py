@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from hw_bridge.pose_steps import PoseConfig, PoseSteps, checked_pose
+from hw_bridge.pose_steps import PoseConfig, PoseSteps
 from hw_bridge.robot import BridgeRobot
 from hw_bridge.safety.config import SafetyConfig
 from hw_bridge.safety.rules import State
@@ -55,7 +55,7 @@ class PoseRobot:
         if command.mode is not spec.mode:
             raise UnknownNameError("command mode", command.mode, [spec.mode])
         values = checked_array(f"command in mode {spec.mode}", command.values, (spec.nu,))
-        q = self.steps.step(checked_pose(values[:7]), last)
+        q = self.steps.step(values[:7], last)
         if self._gripper is not None:
             i, steps = self._gripper, self.steps
             opening = steps.low[i] + min(max(float(values[7]), 0.0), 1.0) * (steps.high[i] - steps.low[i])

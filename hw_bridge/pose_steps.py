@@ -12,9 +12,8 @@ from hw_bridge.safety.config import SafetyConfig
 from hw_bridge.safety.geometry import Geometry
 from robots.arms.arm import Arm
 from robots.errors import ConfigurationError, UserError
-from robots.validation import checked_array
+from robots.validation import checked_pose
 
-_NORM_TOLERANCE = 1e-3
 _WHOLE = 6
 """Joints that move the end effector, from which on it takes any orientation."""
 _ITERATIONS = 60
@@ -86,7 +85,7 @@ class PoseSteps:
         PoseRefused, in words, for a pose out of reach, further than a period allows, or one at which the arm touches itself;
         ConfigurationError for a quaternion that is not of length one.
         """
-        pose, last = checked_pose(pose), np.clip(last, self.low, self.high)
+        pose, last = checked_pose("pose", pose), np.clip(last, self.low, self.high)
         here = self.forward(last)
         q = self._search(pose, last, np.maximum(last - self.stride, self.low), np.minimum(last + self.stride, self.high))
         distance = float(np.linalg.norm(pose[:3] - here[:3]))
@@ -149,17 +148,6 @@ class _Box(mink.Limit):
 
     def compute_qp_inequalities(self, configuration: mink.Configuration, dt: float) -> mink.Constraint:
         return mink.Constraint(self._sides, np.concatenate([self._high - configuration.q, configuration.q - self._low]))
-
-
-def checked_pose(pose: object) -> np.ndarray:
-    """Return `pose` (7,), position [m] and quaternion wxyz, with the quaternion scaled to length one; refuse one that is not nearly so."""
-    pose = checked_array("pose", pose, (7,)).copy()
-    length = np.linalg.norm(pose[3:])
-    if abs(length - 1) > _NORM_TOLERANCE:
-        raise ConfigurationError(f"pose: expected a unit quaternion wxyz in entries 3 to 6, got {pose[3:].tolist()} of length "
-                                 f"{length:.6g}; divide it by its length")
-    pose[3:] /= length
-    return pose
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:

@@ -11,9 +11,8 @@ import numpy as np
 
 from robots.errors import ConfigurationError
 from robots.kinematics import Kinematics
-from robots.validation import checked_array
+from robots.validation import checked_array, checked_pose
 
-_NORM_TOLERANCE = 1e-3
 _LIMIT_TOLERANCE = 1e-6
 _QP_SOLVER = "daqp"
 
@@ -82,7 +81,7 @@ class InverseKinematics:
         A pose out of reach is a status, not an error. Raises NonFiniteError, ShapeError, or ConfigurationError where the
         quaternion is not of length one or the start lies outside the joint limits.
         """
-        target = _checked_pose(pose_target)
+        target = checked_pose("pose_target", pose_target)
         start = checked_array("q_start", q_start, (self.kinematics.model.nq,))
         self._require_within_limits(start)
         self._task.set_target(mink.SE3(wxyz_xyz=np.concatenate([target[3:], target[:3]])))
@@ -136,14 +135,3 @@ class InverseKinematics:
         below, above = np.full(model.nq, -np.inf), np.full(model.nq, np.inf)
         below[model.jnt_qposadr[joints]], above[model.jnt_qposadr[joints]] = model.jnt_range[joints].T
         return below, above
-
-
-def _checked_pose(pose_target: np.ndarray) -> np.ndarray:
-    """Return the pose (7,) with its quaternion scaled to length one; refuse one that is not nearly so."""
-    pose = checked_array("pose_target", pose_target, (7,)).copy()
-    length = np.linalg.norm(pose[3:])
-    if abs(length - 1) > _NORM_TOLERANCE:
-        raise ConfigurationError(f"pose_target: expected a unit quaternion wxyz in entries 3 to 6, got {pose[3:].tolist()} of length "
-                                 f"{length:.6g}; divide it by its length")
-    pose[3:] /= length
-    return pose

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from robots.errors import NonFiniteError, ShapeError
+from robots.errors import ConfigurationError, NonFiniteError, ShapeError
+
+_NORM_TOLERANCE = 1e-3
 
 
 def checked_array(name: str, value: object, shape: tuple[int | None, ...], *, finite: bool = True) -> np.ndarray:
@@ -23,6 +25,20 @@ def checked_array(name: str, value: object, shape: tuple[int | None, ...], *, fi
         raise NonFiniteError(f"{name}: expected finite numbers, got {array[tuple(where)]} at index {where}")
     array.setflags(write=False)
     return array
+
+
+def checked_pose(name: str, pose: object) -> np.ndarray:
+    """Return `pose` (7,), position [m] and quaternion wxyz, with the quaternion scaled to length one.
+
+    ConfigurationError, which names `name`, where it is not nearly so; ShapeError or NonFiniteError as `checked_array`.
+    """
+    pose = checked_array(name, pose, (7,)).copy()
+    length = np.linalg.norm(pose[3:])
+    if abs(length - 1) > _NORM_TOLERANCE:
+        raise ConfigurationError(f"{name}: expected a unit quaternion wxyz in entries 3 to 6, got {pose[3:].tolist()} of length "
+                                 f"{length:.6g}; divide it by its length")
+    pose[3:] /= length
+    return pose
 
 
 def _show(shape: tuple[int | None, ...]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -12,25 +11,21 @@ from rich.console import Console
 
 from dynamics.neural_ensemble import FitReport
 from episodes.episode import Episode
-from experiments.arm_reaching import ArmReaching, ArmReachingConfig, bridge_config
-from experiments.arm_settings import ArmSettings
+from experiments.arm_live import interventions_at_rest
+from experiments.arm_reaching import UNSEEN_GOALS, ArmReaching, ArmReachingConfig, bridge_config
+from experiments.arm_settings import SHARED_PATIENCE, ArmSettings
 from experiments.bench.result import Bar, BenchResult, Cell, machine
 from hw_bridge.client import BridgeProcess
 from hw_bridge.twins.twin import TwinProcess
 from policies.episode_loop import Recording
 from policies.model_based import mbrl_1_5
 from policies.trial import TrialRecord
-from robots.errors import HardwareError
 
 ADDRESS = "127.0.0.2"
 TARGETS = 20
 PAYLOAD_KG = 1.0
-PATIENCE = 0.1
-"""Longest silence that is borne [s]: the twin shares this computer with the planner."""
 NOMINAL_BAR_M, LOADED_BAR, RETRAINED_BAR = 0.01, 2.0, 1.25
 """[m]; and as multiples of the nominal error."""
-_UNSEEN = 1_000_000
-"""Seeds of goals from here on are no trial's."""
 
 
 class _Lines:
@@ -56,10 +51,10 @@ class _Lines:
 def bench_reach_circle(console: Console, seeds: int, threads: int | None) -> BenchResult:
     """Return final errors on unseen goals of the UR5e's twin: learned, loaded, retrained. One seed: it is lived in real time."""
     config, rows, began = ArmReachingConfig(), [], time.perf_counter()
-    goals = [_UNSEEN + k for k in range(TARGETS)]
+    goals = [UNSEEN_GOALS + k for k in range(TARGETS)]
     with tempfile.TemporaryDirectory() as folder, TwinProcess("ur5e", "--address", ADDRESS) as twin:
         place = Path(folder)
-        settings = ArmSettings("ur5e", ADDRESS, patience=PATIENCE)
+        settings = ArmSettings("ur5e", ADDRESS, patience=SHARED_PATIENCE)
         safety = settings.careful(bridge_config("ur5e", ADDRESS, config).safety)
         with BridgeProcess(settings.bridge(safety, "ur5e-reach", "bench", log=str(place / "circle.mcap"))) as bridge:
             arm = ArmReaching(bridge.client, config, place / "episodes", _Lines(console), threads)
@@ -67,10 +62,7 @@ def bench_reach_circle(console: Console, seeds: int, threads: int | None) -> Ben
                 mbrl_1_5(arm.learner)
 
                 def measure(phase: str) -> tuple[float, list[Episode]]:
-                    with contextlib.suppress(HardwareError):
-                        bridge.client.wish("hold")  # nobody acts: not to be waited for until it counts as a silence
-                    time.sleep(0.2)  # a status is told ten times a second
-                    before = bridge.client.status().interventions
+                    before = interventions_at_rest(bridge.client)
                     episodes = arm.reach(goals)
                     errors = arm.final_errors(episodes)
                     row: tuple[Cell, ...] = (phase, float(np.median(errors) * 1e3), float(errors.max() * 1e3),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from mmap import mmap
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -18,7 +18,7 @@ from mcap.stream_reader import get_chunk_data_stream
 from episodes.episode import Episode, FrameTimes
 from hw_bridge.cameras.camera_log import METADATA, CameraHeader, picture_place
 from hw_bridge.recorder.log_row import EVENT_DTYPE
-from hw_bridge.recorder.mcap_file import EVENTS_TOPIC, MESSAGE, RECORD, read_event, whole_records
+from hw_bridge.recorder.mcap_file import EVENTS_TOPIC, MESSAGE, RECORD, mapped, read_event, whole_records
 from robots.errors import StoreError
 
 INDEX_DTYPE = np.dtype([("captured_ns", "<i8"), ("received_ns", "<i8"), ("sequence", "<u4"), ("start", "<i8"), ("end", "<i8")])
@@ -81,19 +81,14 @@ def with_pictures(episode: Episode, recordings: Sequence[CameraRecording]) -> Ep
 def read_camera_log(path: Path) -> CameraRecording:
     """Return a camera's log, finished or cut off anywhere. StoreError where it is none, VersionError for another version's."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); expected a camera's log, LOG.camera-NAME.mcap") from error
-    with data:
+    with mapped(path, "a camera's log, LOG.camera-NAME.mcap") as data:
         return _Reader(path, data).read()
 
 
 class _Reader:
     """One pass over the records of a file."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap) -> None:
         self._path, self._data = path, data
         self._header: CameraHeader | None = None
         self._channels: dict[int, str] = {}

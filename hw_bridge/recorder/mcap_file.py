@@ -6,7 +6,8 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from mmap import mmap
+from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,18 @@ class McapFile:
             pending.release()
         self._pending.stored += written
         self._pending.data.clear()
+
+
+@contextmanager
+def mapped(path: Path, expected: str) -> Iterator[mmap]:
+    """A context with the content of a file in memory as it is read; StoreError, which says what was `expected`, where it cannot be."""
+    try:
+        with path.open("rb") as file:
+            data = mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error}); expected {expected}") from error
+    with data:
+        yield data
 
 
 def whole_records(data: mmap, path: Path, damage: list[str]) -> Iterator[tuple[int, int, int]]:

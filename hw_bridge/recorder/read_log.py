@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import mmap
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from mcap.stream_reader import get_chunk_data_stream
 
 from hw_bridge.recorder.header import LogHeader
 from hw_bridge.recorder.log_row import EVENT_DTYPE, servo_dtype
-from hw_bridge.recorder.mcap_file import EVENTS_TOPIC, MESSAGE, RECORD, read_event, whole_records
+from hw_bridge.recorder.mcap_file import EVENTS_TOPIC, MESSAGE, RECORD, mapped, read_event, whole_records
 from hw_bridge.recorder.mcap_log import METADATA, ROWS_TOPIC
 from robots.errors import StoreError
 
@@ -38,19 +38,14 @@ class Log:
 def read_log(path: Path) -> Log:
     """Return a log, finished or cut off anywhere. StoreError where it is no log or lacks its header, VersionError for another version's."""
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}); expected a log made by `reflexarc deploy` or `reflexarc record`") from error
-    with data:
+    with mapped(path, "a log made by `reflexarc deploy` or `reflexarc record`") as data:
         return _LogReader(path, data).read()
 
 
 class _LogReader:
     """One pass over the records of a file."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap) -> None:
         self.path, self.data = path, data
         self.header: LogHeader | None = None
         self.message = np.dtype([])
