@@ -201,6 +201,8 @@ class Bench:
     as with `reflexarc learn`, in a run of its own, RUNS/ladder/TASK-seedN. Stop it whenever you like: the same command goes on,
     and one with more --steps or --seeds builds on what was lived. The bar is for the median over seeds of the raw return: that
     of the last trial finished by then. OUT/TASK.csv, OUT/TASK.png and the tables of OUT.md are written after every seed.
+    The benchmark `faults` is lived in real time, about six seconds a fault; what was lived stays in RUNS/faults, and the same command
+    goes on there. It wants a quiet machine.
 
     Examples: `reflexarc bench learn-cartpole`, `reflexarc bench memory --json memory.json`, `reflexarc bench learn`,
     `reflexarc bench learn --task reacher7 --steps 2700`, `reflexarc bench learn --task half-cheetah --seed-list 1 2`.
@@ -209,7 +211,7 @@ class Bench:
     name: tyro.conf.Positional[str]
     """Benchmark by name (`reflexarc list benchmarks`)."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 3, or the ladder task's own)")] = None
-    """Seeds 0, 1, ... of a learning benchmark."""
+    """Seeds 0, 1, ... of a learning benchmark, and of every fault."""
     json: File = None
     """Write all figures here."""
     threads: Threads = None
@@ -221,16 +223,18 @@ class Bench:
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the ladder task's own)")] = None
     """learn: control periods that every seed lives, random ones included; no trial begins that would pass them."""
     runs: Path = _RUNS
-    """learn: folder that runs are kept in."""
+    """learn, faults: folder that runs are kept in."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: docs/ladder in a checkout, else ladder)")] = None
     """learn: folder of the curves, one CSV and one PNG a task, with the page DIR.md beside it."""
+    twin: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = None
+    """faults: this twin alone: ur5e, so101, dynamixel-arm or panda."""
 
     def run(self) -> int:
         from experiments.bench.catalog import bench_command
-        from experiments.bench.ladder_run import LadderOptions
+        from experiments.bench.options import BenchOptions
 
-        ladder = LadderOptions(task=self.task, seed_list=self.seed_list, steps=self.steps, runs=self.runs, out=self.out)
-        return bench_command(self.name, self.seeds, self.json, self.threads, ladder)
+        options = BenchOptions(task=self.task, seed_list=self.seed_list, steps=self.steps, runs=self.runs, out=self.out, twin=self.twin)
+        return bench_command(self.name, self.seeds, self.json, self.threads, options)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from experiments.bench.faults.matrix import bench_faults
 from experiments.bench.fit_ensemble import bench_fit_ensemble
 from experiments.bench.ladder_result import print_ladder
-from experiments.bench.ladder_run import LadderOptions, bench_ladder
+from experiments.bench.ladder_run import bench_ladder
 from experiments.bench.learn_cartpole import bench_learn_cartpole
 from experiments.bench.loop import bench_loop
 from experiments.bench.memory import bench_memory
+from experiments.bench.options import BenchOptions
 from experiments.bench.plan_ensemble import bench_plan_ensemble
 from experiments.bench.ranking import bench_ranking
 from experiments.bench.reach_circle import bench_reach_circle
@@ -23,7 +24,6 @@ from experiments.run_directory import replace_file
 from robots.errors import ConfigurationError, UnknownNameError
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "faults": Benchmark("every kind of fault strikes every twin: limits broken, time until the arm rests, causes told", bench_faults),
     "fit-ensemble": Benchmark("an epoch of fitting an ensemble: seconds and held-out likelihood beside mbrl-lib's", bench_fit_ensemble),
     "learn-cartpole": Benchmark("cart-pole swing-up from nothing: return after 12 trials, and seconds a seed", bench_learn_cartpole),
     "loop": Benchmark("the bridge's loop beside a busy planner: lateness beside cyclictest's, and what a period's pieces cost", bench_loop),
@@ -37,36 +37,46 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 DEFAULT_SEEDS = 3
-"""Seeds of a learning benchmark."""
+"""Seeds of a learning benchmark, and of a fault."""
 LADDER_NAME = "learn"
-"""The benchmark that takes the options of the learning ladder."""
+"""The learning ladder."""
+FAULTS_NAME = "faults"
+"""The fault matrix."""
+TAKES = {LADDER_NAME: ("--task", "--seed-list", "--steps", "--runs", "--out"), FAULTS_NAME: ("--twin", "--runs")}
+"""The benchmarks that are told more than their seeds."""
 
 
 def summaries() -> dict[str, str]:
     """Return what every benchmark measures, by name."""
-    return {LADDER_NAME: "the learning ladder: --task NAME learns a task from nothing with several seeds, beside published curves",
+    return {FAULTS_NAME: "every kind of fault strikes every twin: limits broken, time until the arm rests, causes told",
+            LADDER_NAME: "the learning ladder: --task NAME learns a task from nothing with several seeds, beside published curves",
             **{name: benchmark.summary for name, benchmark in BENCHMARKS.items()}}
 
 
 def bench_command(name: str, seeds: int | None, json_file: Path | None, threads: int | None,
-                  ladder: LadderOptions = LadderOptions()) -> int:  # noqa: B008 (frozen)
+                  options: BenchOptions = BenchOptions()) -> int:  # noqa: B008 (frozen)
     """Run a benchmark, print its table and its last line, and return the exit code: 0 where the bar is met, else 1.
 
-    `learn` takes the options of `ladder` and lists its tasks where none is named; no other benchmark takes any of them.
+    `learn` lists its tasks where none is named. ConfigurationError for an option that belongs to another benchmark.
     """
     if name not in summaries():
         raise UnknownNameError("benchmark", name, summaries())
     if seeds is not None and seeds < 1:
         raise ConfigurationError(f"--seeds: expected at least 1, got {seeds}")
-    if name != LADDER_NAME and ladder != LadderOptions():
-        raise ConfigurationError(f"benchmark {name!r} takes none of --task, --seed-list, --steps, --runs and --out; they belong to "
-                                 f"`reflexarc bench {LADDER_NAME}`")
+    stray = [option for option in options.given() if option not in TAKES.get(name, ())]
+    if stray:
+        raise ConfigurationError(f"benchmark {name!r} does not take {', '.join(stray)}: "
+                                 + "; ".join(f"`reflexarc bench {other}` takes {', '.join(takes)}" for other, takes in TAKES.items()))
     console = make_console()
-    if name == LADDER_NAME and ladder.task is None:
+    if name == LADDER_NAME and options.task is None:
         print_ladder(console)
         return 0
-    result = (bench_ladder(console, replace(ladder, seeds=seeds), threads) if name == LADDER_NAME
-              else BENCHMARKS[name].run(console, DEFAULT_SEEDS if seeds is None else seeds, threads))
+    if name == LADDER_NAME:
+        result = bench_ladder(console, replace(options, seeds=seeds), threads)
+    elif name == FAULTS_NAME:
+        result = bench_faults(console, replace(options, seeds=seeds or DEFAULT_SEEDS), threads)
+    else:
+        result = BENCHMARKS[name].run(console, DEFAULT_SEEDS if seeds is None else seeds, threads)
     console.print(result.table())
     console.print(result.last_line(), highlight=False)
     if json_file is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from dynamics.workers import checked_threads
 from experiments.bench.ladder import LADDER, LadderTask, ladder_task
 from experiments.bench.ladder_result import make_result, tell_later_marks
 from experiments.bench.ladder_rows import curves, make_rows, merge, pitch_figures, read_rows, without_machine, write_rows
+from experiments.bench.options import BenchOptions
 from experiments.bench.result import BenchResult, machine
 from experiments.config import RunConfig, to_json
 from experiments.learn import learn, new_run
@@ -22,24 +23,12 @@ from policies.trial import TrialRecord
 from robots.errors import ConfigurationError, VersionError
 
 
-@dataclass(frozen=True)
-class LadderOptions:
-    """What `reflexarc bench learn` was asked for; None: the task's own."""
-
-    task: str | None = None
-    seeds: int | None = None
-    seed_list: tuple[int, ...] | None = None
-    steps: int | None = None
-    runs: Path = Path("runs")
-    out: Path | None = None
-
-
 def default_out() -> Path:
     """Return where the curves go: docs/ladder in a checkout of Reflexarc, else ladder, both in the working directory."""
     return Path("docs/ladder") if Path("docs").is_dir() and Path("experiments/bench/ladder_run.py").is_file() else Path("ladder")
 
 
-def bench_ladder(console: Console, options: LadderOptions, threads: int | None) -> BenchResult:
+def bench_ladder(console: Console, options: BenchOptions, threads: int | None) -> BenchResult:
     """Live every seed of a rung to `steps` control periods, going on where earlier calls stopped; write CSV, picture and page.
 
     UserError, before anything is lived, for an unknown task, steps that do not fit, and runs of other settings.
@@ -64,7 +53,7 @@ def bench_ladder(console: Console, options: LadderOptions, threads: int | None) 
     return make_result(entry, {seed: found[seed] for seed in seeds}, steps, here)
 
 
-def _seeds(entry: LadderTask, options: LadderOptions) -> tuple[int, ...]:
+def _seeds(entry: LadderTask, options: BenchOptions) -> tuple[int, ...]:
     if options.seed_list is not None and options.seeds is not None:
         raise ConfigurationError("--seeds and --seed-list: give one of the two")
     if options.seed_list is not None:

@@ -33,7 +33,7 @@ from experiments.bench.ladder_rows import (
     spread,
     write_rows,
 )
-from experiments.bench.ladder_run import LadderOptions
+from experiments.bench.options import BenchOptions
 from experiments.cli import main
 from experiments.config import SETTINGS, settings_for, to_json
 from experiments.run_directory import RunDirectory
@@ -185,8 +185,8 @@ def same_runs(one: Path, other: Path) -> None:
     assert weights.keys() == other_weights.keys() and all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
-def ladder(folder: Path, **options: object) -> LadderOptions:
-    return LadderOptions(task="pendulum", runs=folder / "runs", out=folder / "curves", **options)
+def ladder(folder: Path, **options: object) -> BenchOptions:
+    return BenchOptions(task="pendulum", runs=folder / "runs", out=folder / "curves", **options)
 
 
 def lived(folder: Path) -> dict[int, int]:
@@ -260,9 +260,9 @@ def test_tasks_are_listed_and_unknown_ones_answered_with_the_known(capsys):
     with pytest.raises(UnknownNameError, match="reacher7"):
         ladder_task("reacher")
     with pytest.raises(UnknownNameError, match="reacher7"):
-        bench_command("learn", None, None, None, LadderOptions(task="reacher"))
+        bench_command("learn", None, None, None, BenchOptions(task="reacher"))
     with pytest.raises(ConfigurationError, match=r"memory.*--task"):
-        bench_command("memory", None, None, None, LadderOptions(task="reacher7"))
+        bench_command("memory", None, None, None, BenchOptions(task="reacher7"))
 
 
 @pytest.mark.parametrize("name", list(LADDER))

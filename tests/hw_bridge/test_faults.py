@@ -9,11 +9,14 @@ import pytest
 from rich.console import Console
 
 from experiments.bench.faults.kinds import KINDS
-from experiments.bench.faults.matrix import fault_runs
+from experiments.bench.faults.matrix import bench_faults, live_faults
 from experiments.bench.faults.path import AMPLITUDE, PERIOD, SwingPath
+from experiments.bench.faults.rows import FaultRun, append_runs, code_fingerprint, read_runs
 from experiments.bench.faults.twins import TWINS
+from experiments.bench.options import BenchOptions
 from hw_bridge.drivers.servo_port import way_back
 from hw_bridge.safety.config import SafetyConfig
+from robots.errors import StoreError, UnknownNameError
 
 CHOSEN = ("NaN action", "10x action", "stuck encoder", "bridge SIGKILL")
 PATIENT = SafetyConfig(observation_age_max=0.3, gap_max=0.3, action_age_max=0.4)
@@ -23,15 +26,17 @@ PATIENT = SafetyConfig(observation_age_max=0.3, gap_max=0.3, action_age_max=0.4)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     pytest.importorskip("scservo_sdk")
-    kinds = [kind for kind in KINDS if kind.name in CHOSEN]
+    missing = {kind: [0] for kind in KINDS if kind.name in CHOSEN}
     folder = tmp_path_factory.mktemp("faults")
-    return {run.kind: run for run in fault_runs(replace(TWINS["so101"], safety=PATIENT), kinds, [0], folder, Console(quiet=True))}
+    lived = live_faults(replace(TWINS["so101"], safety=PATIENT), missing, folder, Console(quiet=True))
+    assert read_runs(folder / "runs.jsonl") == lived
+    return {run.kind: run for run in lived}
 
 
 @pytest.mark.parametrize("kind", CHOSEN)
 def test_no_fault_breaks_a_limit_and_the_log_tells_why_the_arm_stopped(runs, kind):
     run = runs[kind]
-    assert run.violations == []
+    assert run.violations == ()
     assert run.stopped and np.isfinite(run.seconds)
     assert run.cause_read, run.words
 
@@ -40,6 +45,44 @@ def test_the_matrix_has_fifteen_kinds_for_every_twin():
     for setup in TWINS.values():
         assert set(setup.lacks) <= {kind.name for kind in KINDS}
         assert len(KINDS) - len(setup.lacks) >= 15
+
+
+def lived(**values: object) -> list[FaultRun]:
+    """Runs as if the SO-101's twin had lived every kind with seed 0."""
+    run = FaultRun("so101", "", 0, True, 0.1, 0.5, (), "why", True, code_fingerprint())
+    return [replace(run, kind=kind.name, **values) for kind in KINDS if kind.name not in TWINS["so101"].lacks]
+
+
+@pytest.mark.parametrize(("values", "met"), [({}, True), ({"violations": ("too fast",)}, False), ({"seconds": 0.6}, False),
+                                             ({"cause_read": False}, False), ({"stopped": False}, False),
+                                             ({"stopped": False, "bound": float("nan"), "cause_read": None}, True)])
+def test_what_was_lived_before_is_not_lived_again_and_decides(values, met, tmp_path):
+    (tmp_path / "faults").mkdir()
+    append_runs(tmp_path / "faults" / "runs.jsonl", lived(**values))
+    result = bench_faults(Console(quiet=True), BenchOptions(seeds=1, twin="so101", runs=tmp_path), 1)
+    assert result.met is met
+    assert len(result.rows) == len(KINDS)
+    assert list((tmp_path / "faults").iterdir()) == [tmp_path / "faults" / "runs.jsonl"]
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out_and_a_damaged_one_is_named(tmp_path):
+    file, runs = tmp_path / "runs.jsonl", lived(bound=float("inf"))
+    assert read_runs(file) == []
+    append_runs(file, runs)
+    whole = file.read_text()
+    file.write_text(whole[:-20])
+    assert read_runs(file) == runs[:-1]
+    append_runs(file, runs[-1:])
+    assert read_runs(file) == runs
+    file.write_text(whole.replace('"seed"', '"sead"', 1))
+    with pytest.raises(StoreError, match="line 1"):
+        read_runs(file)
+
+
+def test_a_twin_that_is_not_known_is_answered_with_the_known(tmp_path):
+    with pytest.raises(UnknownNameError, match="panda"):
+        bench_faults(Console(quiet=True), BenchOptions(seeds=1, twin="ur3", runs=tmp_path), 1)
+    assert not (tmp_path / "faults").exists()
 
 
 def test_the_path_leaves_every_place_by_more_than_a_stuck_encoder_may_hide():

@@ -28,34 +28,21 @@ MOMENT_S = 0.8
 """The fault strikes at a moment drawn from so long [s]."""
 
 
-@dataclass
-class FaultRun:
-    """What came of one fault."""
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen of one fault, before its log is read."""
 
-    twin: str
-    kind: str
-    seed: int
     stopped: bool
-    """False: the arm went on following its policy."""
     seconds: float
-    """From the fault until the plant stood, where it calls for a stop; else from the supervisor's stop; NaN where it rode the fault out."""
     bound: float
-    violations: list[str]
+    violations: tuple[str, ...]
     words: str
-    """The supervisor's own for why it stopped, as its status tells."""
     log: Path
     window_ns: tuple[int, int]
     """From the fault to the end of the run, on the clock of the log's events."""
-    cause_read: bool | None = None
-    """Whether the log tells the cause; None where nothing was stopped, and there is nothing to tell."""
-
-    @property
-    def within(self) -> bool:
-        """Whether the arm stood in time, or had no reason to."""
-        return self.seconds <= self.bound if self.stopped else np.isnan(self.bound)
 
 
-def run_fault(stage: Stage, kind: FaultKind, seed: int) -> FaultRun:
+def run_fault(stage: Stage, kind: FaultKind, seed: int) -> Outcome:
     """Return what comes of `kind` with `seed`; the stage is left as the fault leaves it."""
     generator = np.random.default_rng([seed, *kind.name.encode()])
     path, moment = int(generator.integers(1 << 31)), float(generator.uniform(0.0, MOMENT_S))
@@ -73,8 +60,7 @@ def run_fault(stage: Stage, kind: FaultKind, seed: int) -> FaultRun:
     bound = kind.bound(stage) if kind.bound is not None else supervised(stage) if stopped else float("nan")
     if kind.survivor is not Survivor.NO_TWIN:
         violations += stage.violations()
-    return FaultRun(stage.setup.robot, kind.name, seed, stopped, seconds, bound, violations, watch.words, stage.logs[-1],
-                    (begun_ns, time.monotonic_ns()))
+    return Outcome(stopped, seconds, bound, tuple(violations), watch.words, stage.logs[-1], (begun_ns, time.monotonic_ns()))
 
 
 class _Watch:

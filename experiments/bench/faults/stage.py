@@ -54,7 +54,7 @@ class Stage:
                 troubles.append(str(error))
                 if self.bridge is not None:
                     self.bridge.process.kill()  # over a wire that is dead a farewell takes long
-                self._end_bridge()
+                self.end_bridge()
                 if attempt or not isinstance(error, HardwareError):
                     self._end_twin()
         raise HardwareError(f"the {self.setup.robot} could not be brought back to motion: {'; '.join(troubles)}")
@@ -77,12 +77,12 @@ class Stage:
 
     def close(self) -> None:
         """End everything."""
-        self._end_bridge()
+        self.end_bridge()
         self._end_twin()
 
     def _start(self) -> None:
         if self.twin is None:
-            self._end_bridge()
+            self.end_bridge()
             self.twin, self.seen = self.setup.start(), 0
         if self.bridge is None:
             self.config = self.setup.bridge(self.twin, self._folder, len(self.logs))
@@ -123,7 +123,8 @@ class Stage:
             self.policy.close()
             self.policy = None
 
-    def _end_bridge(self) -> None:
+    def end_bridge(self) -> None:
+        """End the bridge and its policy; its log is whole then."""
         self._end_policy()
         if self.bridge is not None:
             with contextlib.suppress(ProcessLookupError):
