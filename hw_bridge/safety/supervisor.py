@@ -23,6 +23,7 @@ from hw_bridge.safety.geometry import Geometry
 from hw_bridge.safety.interpolation import Interpolator
 from hw_bridge.safety.rules import Rule, State
 from hw_bridge.safety.setpoints import CompliantSetPoints, MotionSetPoints, SetPoints, TorqueSetPoints
+from hw_bridge.safety.still_encoders import StillEncoders
 from hw_bridge.safety.watchdogs import Watchdogs
 from robots.arms.arm import Arm
 from robots.command import CommandMode
@@ -98,6 +99,7 @@ class Supervisor:
         """Takes the interpolator's part in rehearsals."""
         self._interpolator = Interpolator(config.interpolation, config.policy_period, config.extrapolation, arm.spec.nv)
         self._watchdogs = Watchdogs(arm, config)
+        self._encoders = StillEncoders(arm.spec.joint_names)
         self._last_ns: int | None = None
         self._active_ns = 0
         self._newest: tuple[int, int] | None = None
@@ -165,6 +167,7 @@ class Supervisor:
         m = self.may_arm()
         self._ready("arm")
         self._points.anchor(m)
+        self._encoders.reset()
         self.generation += 1
         self._enter(State.ARMED, "armed by a person")
 
@@ -242,11 +245,13 @@ class Supervisor:
             if self.state in _WRITING:
                 self._stop(State.HOLD, stood)
         if self.state in _WRITING:
+            if self.mode is CommandMode.JOINT_POSITION and measurement is not None:
+                self._encoders.look(measurement.q, self._points.reference)
             if trouble and trouble & _GRAVE:
-                self._stop(State.FAULT, words)
+                self._stop(State.FAULT, words + (self._still_words() if trouble & Rule.VENDOR else ""))
             elif self._lags(m):
                 rules |= Rule.TRACKING
-                self._stop(State.FAULT, self._lag_words(m))
+                self._stop(State.FAULT, self._lag_words(m) + self._still_words())
         if self.state is State.ACTIVE:
             heard = self._hear(now_ns, action, camera_age)
             rules = rules | heard if heard else rules
@@ -342,6 +347,9 @@ class Supervisor:
     def _lags(self, m: Measurement) -> bool:
         return (self.mode is CommandMode.JOINT_POSITION and self.state is not State.IDLE
                 and nearer(m.q, self._points.reference, self._unit, np.inf, self._clamped) > self.config.tracking_error_max)
+
+    def _still_words(self) -> str:
+        return self._encoders.words(self._points.reference) if self.mode is CommandMode.JOINT_POSITION else ""
 
     def _lag_words(self, m: Measurement) -> str:
         error = np.abs(m.q - self._points.reference)

@@ -309,6 +309,21 @@ def test_a_stuck_arm_is_a_fault():
         if outcome.state is State.FAULT:
             break
     assert outcome.state is State.FAULT and outcome.rules & Rule.TRACKING and "shoulder_pan" in w.supervisor.cause
+    assert "the encoder of shoulder_pan_joint told nothing new while its set-point went 0.1" in w.supervisor.cause
+
+
+@pytest.mark.parametrize("stuck", [2, 4, None])
+def test_where_the_arm_stops_itself_an_encoder_that_stood_still_is_told_with_it(stuck):
+    w = world(tracking_error_max=0.1).start()
+    w.live(1.0, swing)
+    stood = w.q.copy()
+    for k in range(36):
+        measured = w.q.copy() if stuck is None else np.where(np.arange(N) == stuck, stood, w.q)
+        w.period(w.action(swing(1.0 + 0.002 * k)), q=measured)
+    outcome = w.period(state=VendorState.PROTECTIVE_STOP, fault="its words", q=measured)
+    assert outcome.state is State.FAULT and "its words" in w.supervisor.cause
+    named = [name for name in ARM.spec.joint_names if f"the encoder of {name} told nothing new" in w.supervisor.cause]
+    assert named == ([] if stuck is None else [ARM.spec.joint_names[stuck]])
 
 
 def test_a_silent_policy_or_camera_is_held_and_may_be_resumed():

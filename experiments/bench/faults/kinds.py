@@ -121,7 +121,7 @@ def _button(stage: Stage, generator: np.random.Generator) -> None:
 UNHEARD = "heard|lost|wire|no answer|silent"
 _LATE = f"{UNHEARD}|clock|bad or missing|jumped|program ended|watchdog|set-points|communication|discontinuity|object size"
 """The last three are Franka's: packets missed, set-points that did not fit on what was missed, and a packet that is too short."""
-_STUCK = "set-point.*encoder|arm's controller says fault|joint_velocity_violation"
+_STUCK = "set-point.*encoder|encoder.*set-point|arm's controller says fault|joint_velocity_violation"
 """The last is Franka's: a loop of torques that is fooled by an encoder drives the joint, and the arm stops it at its speed limit."""
 
 KINDS: tuple[FaultKind, ...] = (
