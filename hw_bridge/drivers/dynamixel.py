@@ -284,7 +284,7 @@ class DynamixelDriver(ServoDriver):
             state = VendorState.FAULT
         elif any(self._errors) or self._strained() or (self._mode is not None and _TRIPPED in self._dog):
             state = VendorState.PROTECTIVE_STOP
-        if time.monotonic_ns() - heard > self.config.lost_after_s * 1e9:
+        if self._tags.silence() > self.config.lost_after_s:
             silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp == heard]
             state, fault = VendorState.LOST, f"nothing is heard of {', '.join(silent)}"
         return Measurement(received_ns=heard, device_s=float("nan"), q=self._q.copy(), dq=self._dq.copy(), tau=self._tau.copy(),
@@ -348,7 +348,8 @@ class DynamixelDriver(ServoDriver):
         self._mode = None
 
     def stop(self) -> None:
-        """Halt at once: velocities go to 0; positions are led back to where the arm was last seen, slowly and a step with every `read`;
+        """Halt at once: velocities go to 0; positions are led back to where the arm was last seen, slowly and a step with every `read`,
+        but not where what is known of it is old: it rests at its goals, and would be moved;
         from torque mode, and where a servo strains, the servos are switched to position mode, which holds the arm where it is: what a
         velocity loop has summed up against an obstacle goes on pushing.
         """
@@ -359,6 +360,8 @@ class DynamixelDriver(ServoDriver):
                 self._switch(CommandMode.JOINT_POSITION, at_once=True)
                 self._mode = CommandMode.JOINT_POSITION
             elif self._mode is CommandMode.JOINT_POSITION:
+                if self._tags.age() >= self.config.lost_after_s:
+                    return
                 self._back = way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * self.arm.spec.control_dt)
                 self._lead_back()
             else:

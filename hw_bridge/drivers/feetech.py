@@ -208,7 +208,7 @@ class FeetechDriver(ServoDriver):
             state, fault = VendorState.PROTECTIVE_STOP if latched else VendorState.FAULT, self._fault()
         elif self._begun and any(limit != _MARK for limit in self._limit):
             state, fault = VendorState.NOT_READY, self._fault()
-        if time.monotonic_ns() - heard > self.config.lost_after_s * 1e9:
+        if self._tags.silence() > self.config.lost_after_s:
             silent = [name for name, stamp in zip(self.arm.spec.joint_names, self._tags.heard, strict=True) if stamp == heard]
             state, fault = VendorState.LOST, f"nothing is heard of {', '.join(silent)}"
         return Measurement(received_ns=heard, device_s=float("nan"), q=self._q.copy(), dq=self._dq.copy(), tau=self._tau.copy(),
@@ -246,9 +246,9 @@ class FeetechDriver(ServoDriver):
 
     def stop(self) -> None:
         """Lead every servo's goal back to where it was last seen, slowly and a step with every `read`. Nothing is sent where servoing has
-        not begun: a goal would switch torque on.
+        not begun: a goal would switch torque on; nor where what is known of the arm is old: it rests at its goals, and would be moved.
         """
-        if self._begun and self._port is not None and np.isfinite(self._q).all():
+        if self._begun and self._port is not None and np.isfinite(self._q).all() and self._tags.age() < self.config.lost_after_s:
             self._back = way_back(self._goal, self._q.copy(), self.arm.spec.limits.velocity_max * self.arm.spec.control_dt)
             with contextlib.suppress(Exception):  # whatever it is, the supervisor's fault state has it already
                 self._lead_back()

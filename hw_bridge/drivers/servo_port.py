@@ -179,6 +179,10 @@ def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray) -> Iterator[n
         yield goal
 
 
+_PAUSE_NS = 50_000_000
+"""No request takes so long, and a loop sends several meanwhile: who finds so much time gone by stood still himself."""
+
+
 class Tags:
     """Which request does an answer belong to? Servos do not say; so requests differ in length, and the answers with them.
 
@@ -194,11 +198,14 @@ class Tags:
         self._servos = servos
         self.heard = [0] * servos
         """Age of what is known of each servo: host's monotonic clock [ns]."""
+        self._awake_ns = 0
+        """When we went on listening after a pause of our own."""
         self.missing = 0
         """Answers that have not come by the time their request's turn comes round again."""
 
     def ask(self) -> int:
         """Begin a request, and return how many bytes it shall ask for."""
+        self.silence()
         self._tag = tag = (self._tag + 1) % self._count
         self.missing += self._owed[tag]
         self._owed[tag] = self._servos
@@ -218,6 +225,17 @@ class Tags:
         self._owed[tag] = max(self._owed[tag] - 1, 0)
         self.heard[servo] = stamp
         return True
+
+    def silence(self) -> float:
+        """Return for how long one of the servos has not been heard although we listened [s]; call it before and after every request."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._sent_ns[self._tag] > _PAUSE_NS:
+            self._awake_ns = now_ns
+        return (now_ns - max(min(self.heard), self._awake_ns)) * 1e-9
+
+    def age(self) -> float:
+        """Return how old the oldest of what is known of the servos is [s]."""
+        return (time.monotonic_ns() - min(self.heard)) * 1e-9
 
     @property
     def complete(self) -> bool:

@@ -229,6 +229,8 @@ class Supervisor:
         gap = self._last_ns is not None and not 0.0 <= elapsed <= self.config.gap_max
         if self._last_ns is None or now_ns > self._last_ns or gap:
             self._last_ns = now_ns
+        if gap:
+            self._watchdogs.stood_still(now_ns)
         trouble, words = self._watchdogs.look(now_ns, measurement)
         rules = trouble
         m = self._watchdogs.good

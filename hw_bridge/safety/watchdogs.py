@@ -34,6 +34,11 @@ class Watchdogs:
         """Forget clocks and counts; the newest good measurement stays."""
         self._clock: tuple[float, float] | None = None
         self._errors: tuple[float, int] | None = None
+        self._awake_ns = 0
+
+    def stood_still(self, now_ns: int) -> None:
+        """Our own loop stood still until now: that the arm was not heard meanwhile is no fault of the arm's."""
+        self._awake_ns = now_ns
 
     def look(self, now_ns: int, measurement: Measurement | None) -> tuple[Rule, str]:
         """Return the rules that fired and words for the gravest; a measurement without fault becomes `good`."""
@@ -51,7 +56,7 @@ class Watchdogs:
             if bus:
                 rules, words = rules | Rule.BUS_ERRORS, bus
         if self.good is not None:
-            age = (now_ns - self.good.received_ns) * 1e-9
+            age = (now_ns - max(self.good.received_ns, self._awake_ns)) * 1e-9
             if age > self._config.observation_age_max or age < -1e-3:
                 rules |= Rule.OBSERVATION_AGE
                 words = f"nothing believable was heard of the arm for {age * 1e3:.0f} ms" + (f" ({words})" if words else "")

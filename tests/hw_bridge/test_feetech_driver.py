@@ -11,6 +11,7 @@ import pytest
 from hw_bridge.calibration import Calibration
 from hw_bridge.drivers.driver import VendorState
 from hw_bridge.drivers.feetech import FeetechDriver
+from hw_bridge.drivers.servo_port import Tags
 from hw_bridge.twins.twin import TwinProcess
 from robots.arms.so101 import so101
 from robots.command import CommandMode
@@ -146,6 +147,28 @@ def test_silence_is_said_and_ends(servoing, twin):
     assert len({m.received_ns for m in periods(servoing, 3)}) == 1
     twin.fault("heal")
     until(servoing, lambda m: m.state is VendorState.READY)
+
+
+def test_a_pause_of_our_own_is_no_silence_of_the_arms():
+    tags = Tags(2, 10)
+    tags.ask()
+    time.sleep(0.15)
+    assert tags.silence() < 0.02 and tags.age() > 0.1
+    for _ in range(15):
+        tags.ask()
+        time.sleep(0.01)
+    assert tags.silence() > 0.1
+
+
+def test_a_stop_moves_no_arm_to_where_it_was_seen_long_ago(servoing, twin):
+    goal = servoing.read().q + 0.1
+    servoing.write(goal)
+    time.sleep(0.6)  # the arm goes on to its goal; nobody looks
+    there = np.array(twin.fault("state")["q"])
+    servoing.stop()
+    periods(servoing, 20)
+    assert np.abs(np.array(twin.fault("state")["q"]) - there).max() < 0.02
+    assert np.abs(there - goal).max() < 0.05
 
 
 def test_an_overload_is_named_held_and_cleared(servoing, twin):

@@ -338,6 +338,21 @@ def test_a_silent_policy_or_camera_is_held_and_may_be_resumed():
     assert outcome.state is State.HOLD and outcome.rules & Rule.CAMERA_AGE
 
 
+def test_what_was_not_heard_while_our_own_loop_stood_still_is_no_fault_of_the_arm():
+    w = world().start()
+    w.live(1.0, swing)
+    last = w.written[-1][1]
+    outcome = w.period(ns=600_000_000, measured=False)
+    assert outcome.state is State.HOLD and not outcome.stop and np.array_equal(outcome.values, last)
+    for _ in range(50):
+        outcome = w.period()
+    assert outcome.state is State.HOLD and w.stops == []
+    w.period(ns=600_000_000, measured=False)
+    for _ in range(int(w.supervisor.config.observation_age_max / 0.002) + 2):
+        outcome = w.period(measured=False)
+    assert outcome.state is State.FAULT and "heard" in w.supervisor.cause and len(w.stops) == 1
+
+
 def test_a_loop_that_stood_still_goes_on_from_where_it_was():
     w = world().start()
     w.live(1.0, swing)
