@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from dynamics.forward import FoldedNetwork
 from dynamics.fused import WHAT_IT_CANNOT, FusedRollouts, PackedNetwork, supports
 from dynamics.kernel_choice import KERNELS, trusted_kernel
-from dynamics.model import EnsembleModel
+from dynamics.model import DynamicsModel, EnsembleModel
 from dynamics.propagation import Propagation, RolloutNoise, make_propagation
 from dynamics.rollout import Rollouts
 from dynamics.workers import Workers, portions
@@ -66,11 +67,30 @@ class Explanation:
     cost_by_term: dict[str, float]
 
 
+class Evaluator(Protocol):
+    """What plans cost under some model, learned or simulated."""
+
+    model: DynamicsModel
+    cost: Cost
+    dtype: torch.dtype
+    """Of the states that it computes with."""
+
+    def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the risk-adjusted costs (N,) of plans actions (N, H, nu) from x0 (nx,); not finite becomes +inf."""
+        ...
+
+    def explain(self, x0: Tensor, actions: Tensor) -> Explanation:
+        """Return what the plan actions (H, nu) is expected to do and pay, by term: the mean over the particles, without model noise."""
+        ...
+
+
 class PlanEvaluator:
     """Costs of plans from x0 under a snapshot of a model; make a new one (or `refresh`) after a refit.
 
     ConfigurationError where the configured kernel cannot be used here, or not for this model.
     """
+
+    dtype = torch.float32
 
     def __init__(self, model: EnsembleModel, cost: Cost, config: EvaluationConfig, workers: Workers) -> None:
         self.model, self.cost, self.config = model, cost, config
@@ -121,29 +141,11 @@ class PlanEvaluator:
         """Return what the plan actions (H, nu) is expected to do and pay, by term: the mean over the particles, without model noise."""
         noise = self._propagation.noise(len(actions), self.config.particles, 1, self.model.state_space.no, None, True)
         lived = self._states(x0, actions.unsqueeze(0), noise)[:, :, 0]  # (H, P, nx)
-        states = torch.cat([x0.expand(1, *lived.shape[1:]), lived])
-        charged = self.cost.terms(states[:-1], actions.unsqueeze(1))
-        weight = torch.ones(len(states), states.shape[1])  # (H + 1, P) probability that the episode still goes on
-        survival = self.cost.survival(states[:-1], actions.unsqueeze(1))
-        if survival is not None:
-            weight[1:] = survival.cumprod(0)
-        by_term = {name: float((weight[:-1] * value).mean(1).sum()) for name, value in charged.items()}
-        by_term["terminal"] = float((weight[-1] * self.cost.terminal(states[-1])).mean())
-        return Explanation(states.mean(1), states.std(1, correction=0), by_term)
+        return explained(self.cost, x0, lived, actions)
 
     @torch.no_grad()  # here again: the caller's setting does not hold in the workers' threads
     def _particle_costs(self, x0: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Return costs (P, n) of particles that went through states (H, P, n, nx) from x0 under plans actions (n, H, nu)."""
-        first, *_ = commands = actions.transpose(0, 1).unsqueeze(1)  # (H, 1, n, nu)
-        begun, goes_on = self.cost.charge(x0.expand_as(states[0, :1]), first)  # (1, n)
-        terminal = self.cost.terminal(states[-1])
-        if len(states) == 1:
-            return begun + (terminal if goes_on is None else goes_on * terminal)
-        charged, survives = self.cost.charge(states[:-1], commands[1:])  # (H - 1, P, n)
-        if goes_on is None or survives is None:
-            return begun + charged.sum(0) + terminal
-        alive = torch.cat([goes_on.expand_as(survives[:1]), survives]).cumprod(0)  # probability to live to see x_1, ..., x_H
-        return begun + (alive[:-1] * charged).sum(0) + alive[-1] * terminal
+        return particle_costs(self.cost, x0, states, actions)
 
     def _states(self, x0: Tensor, actions: Tensor, noise: RolloutNoise) -> Tensor:
         """Return states (H, P, N, nx) of plans actions (N, H, nu); a buffer of the kernel's may be overwritten by the next call."""
@@ -198,6 +200,33 @@ class PlanEvaluator:
                     "this processor lacks the instructions" if kernel is None else f"{WHAT_IT_CANNOT}, which only torch does")
                     + "; use kernel 'auto' or 'torch'")
         self._network = network
+
+
+def particle_costs(cost: Cost, x0: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    """Return costs (P, n) of particles that went through states (H, P, n, nx) from x0 (nx,) under plans actions (n, H, nu)."""
+    first, *_ = commands = actions.transpose(0, 1).unsqueeze(1)  # (H, 1, n, nu)
+    begun, goes_on = cost.charge(x0.expand_as(states[0, :1]), first)  # (1, n)
+    terminal = cost.terminal(states[-1])
+    if len(states) == 1:
+        return begun + (terminal if goes_on is None else goes_on * terminal)
+    charged, survives = cost.charge(states[:-1], commands[1:])  # (H - 1, P, n)
+    if goes_on is None or survives is None:
+        return begun + charged.sum(0) + terminal
+    alive = torch.cat([goes_on.expand_as(survives[:1]), survives]).cumprod(0)  # probability to live to see x_1, ..., x_H
+    return begun + (alive[:-1] * charged).sum(0) + alive[-1] * terminal
+
+
+def explained(cost: Cost, x0: Tensor, lived: Tensor, actions: Tensor) -> Explanation:
+    """Return what particles pay, by term, that went through `lived` (H, P, nx) from x0 (nx,) under the plan actions (H, nu)."""
+    states = torch.cat([x0.expand(1, *lived.shape[1:]), lived])
+    charged = cost.terms(states[:-1], actions.unsqueeze(1))
+    weight = torch.ones(len(states), states.shape[1])  # (H + 1, P) probability that the episode still goes on
+    survival = cost.survival(states[:-1], actions.unsqueeze(1))
+    if survival is not None:
+        weight[1:] = survival.cumprod(0)
+    by_term = {name: float((weight[:-1] * value).mean(1).sum()) for name, value in charged.items()}
+    by_term["terminal"] = float((weight[-1] * cost.terminal(states[-1])).mean())
+    return Explanation(states.mean(1), states.std(1, correction=0), by_term)
 
 
 def _forget_oldest(buffers: dict) -> None:

@@ -42,6 +42,8 @@ class PlanReport:
     """Expected cost of the plan, split into the cost's terms along the horizon and 'terminal'."""
     active_limits: tuple[bool, ...] = ()
     """(nu,) True where the first action lies on a limit."""
+    visits: tuple[int, ...] = ()
+    """Simulations of a tree search that began with each of its actions; empty for other planners."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,15 @@ from torch import Tensor
 from planners.plan import Plan
 
 
+class PlannerConfig(Protocol):
+    """What the configuration of every planner has."""
+
+    @property
+    def horizon(self) -> int:
+        """H, control periods."""
+        ...
+
+
 @runtime_checkable
 class Planner(Protocol):
     """Finds what to do if the model is right. Its memory is the previous plan; nothing is hidden in the planner."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from planners.evaluation import Explanation, PlanEvaluator
+from planners.evaluation import Evaluator, Explanation
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
 from robots.command import CommandSpec
@@ -69,7 +69,7 @@ class SamplingPlanner(ABC):
     acts_on_best: bool = False
     """True where the best sample is the plan, False where the mean is."""
 
-    def __init__(self, evaluator: PlanEvaluator, command: CommandSpec, control_dt: float, config: SamplingConfig) -> None:
+    def __init__(self, evaluator: Evaluator, command: CommandSpec, control_dt: float, config: SamplingConfig) -> None:
         self.evaluator, self.config, self.control_dt = evaluator, config, control_dt
         self.horizon = config.horizon
         self.parameterisation = Parameterisation(config.horizon, config.interpolation, config.knots)
@@ -95,7 +95,7 @@ class SamplingPlanner(ABC):
         nx = self.evaluator.model.state_space.nx
         if x0.shape != (nx,):
             raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
-        x0 = x0.to(torch.float32)
+        x0 = x0.to(self.evaluator.dtype)
         if not x0.isfinite().all():
             raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
         memory = previous.memory if previous is not None else None

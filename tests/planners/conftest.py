@@ -80,7 +80,7 @@ def _command() -> Callable[..., CommandSpec]:
     return command
 
 
-@pytest.fixture(scope="session", params=sorted(PLANNERS))
+@pytest.fixture(scope="session", params=sorted(name for name, (kind, _) in PLANNERS.items() if issubclass(kind, SamplingPlanner)))
 def planner_name(request: pytest.FixtureRequest) -> str:
     return request.param
 
