@@ -32,7 +32,7 @@ class StillEncoders:
         i = int(np.argmax(went))
         if np.isnan(self._q[i]) or went[i] < NOTABLE:
             return ""
-        return f"; the encoder of {self._names[i]} told nothing new while its set-point went {went[i]:.3f} rad"
+        return f"the encoder of {self._names[i]} told nothing new while its set-point went {went[i]:.3f} rad"
 
 
 @numba.njit(cache=True)

@@ -250,10 +250,11 @@ class Supervisor:
             if self.mode is CommandMode.JOINT_POSITION and measurement is not None:
                 self._encoders.look(measurement.q, self._points.reference)
             if trouble and trouble & _GRAVE:
-                self._stop(State.FAULT, words + (self._still_words() if trouble & Rule.VENDOR else ""))
+                still = self._still_words() if trouble & Rule.VENDOR else ""
+                self._stop(State.FAULT, f"{still}; {words}" if still else words)  # first: a vendor's words may be long, and are cut
             elif self._lags(m):
                 rules |= Rule.TRACKING
-                self._stop(State.FAULT, self._lag_words(m) + self._still_words())
+                self._stop(State.FAULT, "; ".join(filter(None, (self._lag_words(m), self._still_words()))))
         if self.state is State.ACTIVE:
             heard = self._hear(now_ns, action, camera_age)
             rules = rules | heard if heard else rules
