@@ -13,6 +13,7 @@ import tyro
 
 from experiments.arm_cli import Calibrate, Check, Deploy, Distil, Reach, Retrain, Twin
 from experiments.arm_log_cli import Delays, Record, Replay, Sysid
+from experiments.plan_cli import Plan
 from experiments.termination import EXIT_CODE, Terminated
 from robots.errors import ReflexarcError, UserError
 
@@ -32,8 +33,8 @@ class List:
     Examples: `reflexarc list`, `reflexarc list tasks --engine pybullet`, `reflexarc list planners`.
     """
 
-    what: tyro.conf.Positional[Literal["all", "tasks", "models", "planners", "propagations", "risks", "algorithms", "benchmarks",
-                                         "robots"]] = "all"
+    what: tyro.conf.Positional[Literal["all", "tasks", "models", "planners", "planning-tasks", "propagations", "risks", "algorithms",
+                                         "benchmarks", "robots"]] = "all"
     """What to show."""
     engine: Literal["any", "mujoco", "dm_control", "gymnasium", "pybullet"] = "any"
     """Only tasks of this engine (mujoco: our own)."""
@@ -70,7 +71,7 @@ class Learn:
     model: Text = None
     """Dynamics model: probabilistic-ensemble (default), deterministic-ensemble, probabilistic, deterministic, linear."""
     planner: Text = None
-    """Planner: icem (default), cem, mppi, random-shooting."""
+    """Planner: icem (default), cem, mppi, cma-es, gradient, ... (`reflexarc list planners`)."""
     mode: Text = None
     """Command mode where a robot has several: joint_torque, joint_position, ..."""
     trials: Number = None
@@ -95,6 +96,8 @@ class Learn:
     """Search raw actions (raw) or the knots of a spline: zero, linear, cubic."""
     knots: Number = None
     """Knots of the spline."""
+    search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="(optional)")] = ()
+    """Any other setting of the planner, as in --search sigma=0.3 covariance=diagonal, or levels=[3,5]."""
     propagation: Text = None
     """How uncertainty travels: E, DS, TS1, TSinf (default), MM."""
     particles: Number = None
@@ -270,6 +273,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Twin, tyro.conf.subcommand("twin")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 
 from dynamics.workers import checked_threads
-from experiments.config import RunConfig, settings_for, with_planner
+from experiments.config import RunConfig, settings_for, with_planner, with_settings
 from experiments.evaluate import evaluate, print_evaluation
 from experiments.learn import learn, new_run
 from experiments.progress import make_console
@@ -48,6 +48,7 @@ def run_config(options: Learn) -> RunConfig:
                          refit_every=options.refit_every, replan_every=options.replan_every)
     search = _override(config.search, horizon=options.horizon, population=options.population, iterations=options.iterations,
                        elites=options.elites, interpolation=options.interpolation, knots=options.knots)
+    search = with_settings(search, options.search)
     evaluation = _override(config.evaluation, propagation=options.propagation, particles=options.particles, risk=options.risk,
                            kernel=options.kernel)
     fit = _override(config.ensemble.fit, epochs=options.epochs)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from dynamics.catalog import MODELS, model_members
@@ -13,11 +15,11 @@ from dynamics.neural_ensemble import EnsembleConfig
 from dynamics.propagation import make_propagation
 from dynamics.reward import RewardConfig
 from dynamics.value import ValueConfig
-from planners.catalog import PLANNERS, planner_config_type
-from planners.cem import CEMConfig
+from planners.catalog import planner_config_type
 from planners.evaluation import EvaluationConfig
 from planners.icem import ICEMConfig
 from planners.mppi import MPPIConfig
+from planners.planner import PlannerConfig
 from planners.sampling import SamplingConfig
 from policies.model_based import ALGORITHMS, LearningConfig
 from policies.policy_search import PolicySearchConfig
@@ -45,7 +47,7 @@ class RunConfig:
     reward: RewardConfig = RewardConfig()
     value: ValueConfig = ValueConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    search: SamplingConfig = field(default_factory=ICEMConfig)
+    search: PlannerConfig = field(default_factory=ICEMConfig)
     policy_search: PolicySearchConfig = PolicySearchConfig()
 
     def __post_init__(self) -> None:
@@ -130,18 +132,43 @@ def settings_for(task: str, episode_steps: int, control_dt: float = 0.04) -> Run
 
 
 Config = typing.TypeVar("Config")
-_SEARCHES: dict[str, type[SamplingConfig]] = {kind.__name__: kind for kind in (SamplingConfig, CEMConfig, ICEMConfig, MPPIConfig)}
+_COMMON = ("horizon", "interpolation", "knots")
+"""Settings that mean the same to every planner that has them; the samplers have more in common."""
 
 
 def with_planner(config: RunConfig, planner: str) -> RunConfig:
-    """Return `config` with another planner that keeps what the two have in common (horizon, population, ...)."""
-    if planner not in PLANNERS:
-        raise UnknownNameError("planner", planner, PLANNERS)
+    """Return `config` with another planner that keeps what the two have in common (horizon; between samplers population, ...)."""
     kind = planner_config_type(planner)
-    shared = {f.name: getattr(config.search, f.name) for f in dataclasses.fields(kind) if hasattr(config.search, f.name)}
+    both_sample = issubclass(kind, SamplingConfig) and isinstance(config.search, SamplingConfig)
+    shared = {f.name: getattr(config.search, f.name) for f in dataclasses.fields(kind)
+              if hasattr(config.search, f.name) and (both_sample or f.name in _COMMON)}
     if kind is MPPIConfig:
         shared.pop("effective_samples", None)
     return replace(config, planner=planner, search=kind(**shared))
+
+
+def with_settings(search: Config, settings: Sequence[str]) -> Config:
+    """Return a planner's configuration with settings 'NAME=VALUE', values as JSON writes them, text as it is.
+
+    Raises UnknownNameError for a setting that this planner does not have, ConfigurationError for a value of another kind.
+    """
+    hints, given = typing.get_type_hints(type(search)), {}
+    known = [f.name for f in dataclasses.fields(search)]
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--search: expected NAME=VALUE, got {setting!r}")
+        if name not in known:
+            raise UnknownNameError(f"setting of {type(search).__name__}", name, known)
+        try:
+            value = text if hints[name] is str else json.loads(text)
+            if typing.get_origin(hints[name]) is tuple and not isinstance(value, list):
+                value = [value]
+            given[name] = _value(hints[name], value, name)
+        except (json.JSONDecodeError, VersionError):
+            kind = getattr(hints[name], "__name__", hints[name])
+            raise ConfigurationError(f"--search {name}: expected a value of kind {kind}, written as in JSON, got {text!r}") from None
+    return replace(search, **given)
 
 
 def to_json(config: object) -> object:
@@ -162,7 +189,7 @@ def run_config_from_json(values: object) -> RunConfig:
         raise VersionError(f"config: expected a table of settings, got {type(values).__name__}; it was written by another version "
                            "of Reflexarc, or edited")
     try:
-        search = _SEARCHES[planner_config_type(values["planner"]).__name__]
+        search = planner_config_type(values["planner"])
         return typing.cast(RunConfig, _read(RunConfig, values, {"search": search}, "config"))
     except KeyError as error:
         raise VersionError(f"config: the entry {error} is missing; it was written by another version of Reflexarc") from error

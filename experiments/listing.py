@@ -15,6 +15,7 @@ from planners.catalog import PLANNERS
 from planners.risk import RISKS
 from policies.model_based import ALGORITHMS
 from sim.catalog import describe, known_names
+from sim.simulator.planning_task import PLANNING_TASKS
 
 
 def print_listing(what: str, engine: str | None) -> None:
@@ -23,6 +24,7 @@ def print_listing(what: str, engine: str | None) -> None:
         "algorithms": {name: _first_line(loop.__doc__) for name, loop in ALGORITHMS.items()},
         "models": MODELS,
         "planners": {name: _first_line(kind.__doc__) for name, (kind, _) in PLANNERS.items()},
+        "planning-tasks": {name: describe(name) for name in PLANNING_TASKS},
         "propagations": {name: _first_line(kind.__doc__) for name, kind in PROPAGATIONS.items()},
         "risks": dict.fromkeys(RISKS, ""),
         "benchmarks": summaries(),

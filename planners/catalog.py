@@ -7,6 +7,7 @@ from planners.cma_es import CMAES, CMAESConfig
 from planners.evaluation import Evaluator
 from planners.gradient import GradientConfig, GradientPlanner
 from planners.icem import ICEM, ICEMConfig
+from planners.ilqr import FDDP, ILQR, ILQRConfig
 from planners.mppi import MPPI, MPPIConfig
 from planners.planner import Planner, PlannerConfig
 from planners.random_shooting import RandomShooting
@@ -24,6 +25,8 @@ PLANNERS: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "gradient": (GradientPlanner, GradientConfig),
     "puct": (PUCT, PUCTConfig),
     "gumbel": (Gumbel, GumbelConfig),
+    "ilqr": (ILQR, ILQRConfig),
+    "fddp": (FDDP, ILQRConfig),
 }
 
 

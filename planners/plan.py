@@ -23,6 +23,14 @@ class PlanStatus(StrEnum):
     """Time ran out; the plan is the best so far."""
     NO_FINITE_COST = "no finite cost"
     """Not one sample had a finite cost; there are no actions."""
+    NO_DESCENT = "no descent"
+    """No step lowered the cost, however the problem was regularised; the plan is the best so far."""
+    INDEFINITE = "indefinite"
+    """The cost's curvature by the commands stayed negative under the largest regularisation; the plan is the best so far."""
+    NON_FINITE_DERIVATIVES = "derivatives not finite"
+    """The model or the cost cannot be differentiated along the best plan so far, which is the plan."""
+    INFEASIBLE = "infeasible"
+    """No plan was found that keeps the bounds on the states and ends at the goal; there are no actions."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class PlanReport:
     """(nu,) True where the first action lies on a limit."""
     visits: tuple[int, ...] = ()
     """Simulations of a tree search that began with each of its actions; empty for other planners."""
+    defect: float = 0.0
+    """Largest distance, in any entry, from the states a planner solved for to `Plan.states`, where the actions lead."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,8 @@ class PlanMemory:
     """(K, nu) parameters of the nominal plan: actions, or knots of a spline."""
     elites: Tensor | None = None
     """(k, K, nu) good parameters to try again."""
+    feedforward: Tensor | None = None
+    """(H, nu) the change of the actions that a planner with gains last found and has not made."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,9 @@ class Plan:
     report: PlanReport
     control_dt: float
     memory: PlanMemory | None = None
+    gains: Tensor | None = None
+    """(H, nu, ndx) feedback about the plan: u_t = actions[t] + gains[t] @ state_space.difference(states[t], x), clipped into the box;
+    None from planners without."""
 
     def action_at(self, seconds: float) -> np.ndarray:
         """Return the command (nu,) float64 that holds `seconds` after the plan's start; the last one holds on after its end."""

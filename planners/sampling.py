@@ -90,7 +90,7 @@ class SamplingPlanner(ABC):
         """Return the search after candidates (N, K, nu) turned out to cost (N,), at least one of it finite."""
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
-        """See `Planner.plan`. The deadline is looked at after every iteration."""
+        """See `Planner.plan`. No iteration is begun that would, at the pace so far, pass the deadline."""
         started = time.perf_counter()
         nx = self.evaluator.model.state_space.nx
         if x0.shape != (nx,):
@@ -120,7 +120,8 @@ class SamplingPlanner(ABC):
             if search.converged:
                 status = PlanStatus.CONVERGED
                 break
-            if deadline is not None and time.perf_counter() - started > deadline and iteration < self.config.iterations:
+            spent = time.perf_counter() - started
+            if deadline is not None and iteration < self.config.iterations and spent * (iteration + 1) / iteration > deadline:
                 status = PlanStatus.DEADLINE
                 break
         return self._finish(x0, search, status, started, iteration, samples, nonfinite)

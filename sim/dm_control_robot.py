@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Mapping
@@ -116,6 +117,10 @@ class DmControlRobot(EngineRobot):
         except UnknownNameError:
             self._environment.close()
             raise
+
+    def machine_model(self) -> mujoco.MjModel:
+        """Return a copy of the compiled model, its goal where this episode has put it."""
+        return copy.copy(self._environment.physics.model.ptr)
 
     def _start(self, seed: int) -> Reading:
         from dm_control.rl.control import PhysicsError
