@@ -139,7 +139,7 @@ KINDS: tuple[FaultKind, ...] = (
     FaultKind("NaN action", _spoil("nan"), "non finite", _silent_policy),
     FaultKind("inf action", _spoil("inf"), "non finite", _silent_policy),
     FaultKind("10x action", _spoil("times ten"), "reject band", None),
-    FaultKind("protective stop", _fault("protective_stop"), "protective", supervised),
+    FaultKind("protective stop", _fault("protective_stop"), "protective|reflex", supervised),
     FaultKind("blocked joint", _block, "set-point.*collision|all it can", _moved),
     FaultKind("overload latch", _overload, "overload", supervised),
     FaultKind("clock step", _fault("clock_step", s=0.5), "clock", supervised),
