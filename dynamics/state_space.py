@@ -173,8 +173,8 @@ class StateSpace:
 
     def integrate(self, x: Tensor, dx: Tensor) -> Tensor:
         """Return the state (..., nx) reached from x by the tangent step dx (..., ndx)."""
-        batch = torch.broadcast_shapes(x.shape[:-1], dx.shape[:-1])
-        y = x.expand(*batch, self.nx).clone()
+        x, dx = _broadcast_leading(x, dx)
+        y = x.clone()
         y[..., self._linear_x] += dx[..., self._linear_dx]
         for start, tangent, *_ in self.quaternions:
             y[..., start:start + 4] = quaternion_multiply(x[..., start:start + 4], quaternion_exp(dx[..., tangent:tangent + 3]))

@@ -1,0 +1,61 @@
+"""The subcommand that plans through the simulator: plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+_OWN = "(default: the planner's own)"
+Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OWN)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Control a simulated machine by planning through its simulator: nothing is learned. Prints the score and how the planning went.
+
+    The planner sees the machine's model and what is observed, never the machine itself. The score is what the task pays. Without
+    --budget-ms the simulation waits for every plan, and one seed gives one result, bit for bit, on any number of cores; with it every
+    plan ends in time, with as many candidates and rounds as this computer manages, and the result is this computer's.
+
+    Examples: `reflexarc plan dmc:cheetah-run --budget-ms 20 --video cheetah.mp4`, `reflexarc plan cartpole --planner mppi`,
+    `reflexarc plan dmc:walker-walk --planner cem --search momentum=0.2`, `reflexarc list planning-tasks`.
+    """
+
+    task: tyro.conf.Positional[str]
+    """Task by name (`reflexarc list planning-tasks`)."""
+    planner: str = "icem"
+    """Planner by name (`reflexarc list planners`)."""
+    budget_ms: Annotated[float | None, tyro.conf.arg(metavar="MS", help_behavior_hint="(default: as long as it takes)")] = None
+    """Time a plan may take [ms]."""
+    horizon: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: the task's own)")] = None
+    """How far plans look ahead [s]."""
+    search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="(optional)")] = ()
+    """Any setting of the planner, as in --search population=128 interpolation=cubic knots=6."""
+    substeps: Number = None
+    """Physics steps in a control period of the model planned through: fewer are coarser and faster. The machine keeps its own."""
+    integrator: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the machine's)")] = None
+    """Integrator of the model planned through: euler, rk4, implicit, implicitfast."""
+    softened: bool = False
+    """Soften the contacts of the model planned through, for planners that use derivatives."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the task's own)")] = None
+    """Control periods of an episode."""
+    episodes: int = 1
+    """Episodes, each with a seed of its own."""
+    seed: int = 0
+    """Seed of the first start and of the planner."""
+    gap: bool = False
+    """Solve one plan of the first episode again with a hundred times the effort, and tell the gap."""
+    video: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    """Film the first episode (MP4)."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
+    """Write all figures here."""
+    threads: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all cores)")] = None
+    """Cores to use."""
+
+    def run(self) -> int:
+        from experiments.plan import plan_command
+
+        return plan_command(self)

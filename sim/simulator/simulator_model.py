@@ -1,0 +1,176 @@
+"""MuJoCo as a `DynamicsModel`: one control period at a time, whole rollouts, rollouts under feedback, and derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynamics.model import Prediction
+from dynamics.workers import checked_threads
+from robots.errors import ConfigurationError, ShapeError
+from sim.simulator.batches import Batches
+from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.profiling_clock import stop_profiling_clock
+from sim.simulator.tangent import TangentArithmetic
+
+STEP = 1e-6
+"""Of finite differences, in the units of the tangent and of the commands (MuJoCo's own choice for `mjd_transitionFD`)."""
+LARGEST_BATCHES = 8
+"""Numbers of simulations whose buffers are kept."""
+
+
+class SimulatorModel:
+    """A model of one control period of `substeps` physics steps, each with the command held. It shares nothing with the robot it is to
+    control but the model of the machine.
+
+    Readings are sensors, which MuJoCo evaluates at the beginning of a physics step: they lag the state by one of these. A state that
+    diverges becomes NaN, and stays so. Results do not depend on the number of threads.
+    """
+
+    def __init__(self, model: mujoco.MjModel, space: PhysicsSpace, substeps: int, threads: int | None = None,
+                 variants: Sequence[mujoco.MjModel] = (), differences: Sequence[str] = ()) -> None:
+        """`variants`: models of the same layout with other masses, frictions, ...: rollouts then have one particle for each of them.
+        `differences`: how the model differs from the machine, in words."""
+        if substeps < 1:
+            raise ConfigurationError(f"substeps: expected at least 1, got {substeps}")
+        if model.nu < 1:
+            raise ConfigurationError("SimulatorModel: this model has no actuators; there is nothing to plan")
+        stop_profiling_clock()
+        self.state_space, self.nu = space, model.nu
+        self.variants, self.differences = tuple(variants), tuple(differences)
+        self.substeps, self.threads = substeps, checked_threads(threads)
+        self._model, self._tangent = model, TangentArithmetic(space)
+        self._batches: dict[tuple[int, int], Batches] = {}
+        """By simulations and control periods; what was used last is the last."""
+
+    @property
+    def particles(self) -> int:
+        """P, rollouts of every plan."""
+        return max(1, len(self.variants))
+
+    def predict(self, x: Tensor, u: Tensor) -> Prediction:
+        """See `DynamicsModel.predict`; a simulator has no doubts."""
+        mean = self.step(x, u)
+        none = mean.new_zeros(*mean.shape[:-1], self.state_space.no)
+        return Prediction(mean, none, none)
+
+    def step(self, x: Tensor, u: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """See `DynamicsModel.step`. Gradients are finite differences."""
+        if torch.is_grad_enabled() and (x.requires_grad or u.requires_grad):
+            return _Step.apply(x, u, self)
+        batch = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1])
+        flat_x = x.detach().expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]).double().cpu().numpy()
+        flat_u = u.detach().expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1]).double().cpu().numpy()
+        y = torch.from_numpy(self._from(flat_x, flat_u[:, None])[:, 0].copy())
+        return y.to(x.dtype).reshape(*batch, -1)
+
+    def rollouts(self, x0: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return the states (P, N, H, nx) that N plans `actions` (N, H, nu) lead to from x0 (nx,), one particle for every variant.
+
+        A buffer that the next call overwrites. What diverged is NaN from then on.
+        """
+        count, horizon, _ = actions.shape
+        batches = self._buffers(self.particles * count, horizon, self.variants)
+        return batches.run(x0, actions, self.particles).reshape(self.particles, count, horizon, -1)
+
+    def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
+                          gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return states (N, H + 1, nx) and commands (N, H, nu) of N closed loops from x0 (nx,): in period t
+        u = clip(actions[t] + steps * feedforward[t] + gains[t] @ difference(states[t], x), lower, upper).
+
+        `states` (H + 1, nx), `actions` and `feedforward` (H, nu), `gains` (H, nu, ndx), `steps` (N,). What diverged is NaN from then on.
+        """
+        count, horizon = len(steps), len(actions)
+        batches = self._buffers(count, 1)
+        lived, commands = np.empty((count, horizon + 1, len(x0))), np.empty((count, horizon, self.nu))
+        lived[:, 0] = x0
+        nominal = actions[None] + steps[:, None, None] * feedforward[None]  # (N, H, nu)
+        for t in range(horizon):
+            deviation = self._tangent.difference(states[t], lived[:, t])  # (N, ndx)
+            np.clip(nominal[:, t] + deviation @ gains[t].T, lower, upper, out=commands[:, t])
+            lived[:, t + 1] = batches.run(lived[:, t], commands[:, t:t + 1])[:, 0]
+        return lived, commands
+
+    def linearize(self, x: Tensor | np.ndarray, u: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return A (T, ndx, ndx) and B (T, ndx, nu) float64 of one period from x (T, nx) under u (T, nu), on the tangent.
+
+        Forward differences of `STEP` through all physics steps, as one batch. A command at or above the upper end of its range is
+        stepped down. Rows are NaN where the physics diverge.
+        """
+        x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        count, moved = len(x), self._tangent.moved
+        columns = 1 + len(moved) + self.nu
+        starts, commands = np.repeat(x[:, None], columns, axis=1), np.repeat(u[:, None], columns, axis=1)
+        for column, entry in enumerate(moved, start=1):
+            starts[:, column] = self._tangent.step(x, entry, STEP)
+        limited = self._model.actuator_ctrllimited.astype(bool)
+        down = np.where(limited & (u + STEP > self._model.actuator_ctrlrange[:, 1]), -STEP, STEP)  # (T, nu)
+        for i in range(self.nu):
+            commands[:, 1 + len(moved) + i, i] += down[:, i]
+        ends = self._from(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))[:, 0].reshape(count, columns, -1)
+        slopes = self._tangent.difference(ends[:, :1], ends[:, 1:])  # (T, columns - 1, ndx)
+        a = np.tile(self._tangent.constant_rows, (count, 1, 1))
+        a[:, :, moved] += slopes[:, :len(moved)].transpose(0, 2, 1) / STEP
+        b = slopes[:, len(moved):].transpose(0, 2, 1) / down[:, None, :]
+        return torch.from_numpy(a), torch.from_numpy(b)
+
+    def _from(self, starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Return states (N, H, nx) from N starts (N, nx) under `actions` (N, H, nu); a buffer."""
+        if starts.shape[1] != self.state_space.nx or actions.shape[2] != self.nu:
+            raise ShapeError(f"SimulatorModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
+                             f"{starts.shape[1]} and {actions.shape[2]}")
+        return self._buffers(len(starts), actions.shape[1]).run(starts, actions)
+
+    def _buffers(self, count: int, horizon: int, variants: Sequence[mujoco.MjModel] = ()) -> Batches:
+        key = (count, horizon)
+        batches = self._batches.pop(key, None)
+        if batches is None or batches.variants != len(variants):
+            batches = Batches(self._model, self.state_space, self.substeps, count, horizon, self.threads, variants)
+        self._batches[key] = batches
+        while len(self._batches) > LARGEST_BATCHES:
+            del self._batches[next(iter(self._batches))]
+        return batches
+
+
+class _Step(torch.autograd.Function):
+    """A step whose backward pass multiplies by the finite differences."""
+
+    @staticmethod
+    def forward(x: Tensor, u: Tensor, model: SimulatorModel) -> Tensor:
+        return model.step(x.detach(), u.detach())
+
+    @staticmethod
+    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
+        x, u, model = inputs
+        ctx.save_for_backward(x, u, output)
+        ctx.model = model
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, u, y = ctx.saved_tensors
+        space, batch = ctx.model.state_space, upstream.shape[:-1]
+        wide_x, wide_u = x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]), u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
+        a, b = ctx.model.linearize(wide_x.double().numpy(), wide_u.double().numpy())
+        with torch.enable_grad():
+            still = torch.zeros(len(wide_x), space.ndx, dtype=y.dtype, requires_grad=True)
+            moved = space.integrate(y.reshape(-1, y.shape[-1]).detach(), still)
+            along, = torch.autograd.grad(moved, still, upstream.reshape(-1, y.shape[-1]))  # (n, ndx) the gradient on y's tangent
+            here = wide_x.detach().clone().requires_grad_()
+            tangent = space.difference(wide_x.detach(), here)
+            back, = torch.autograd.grad(tangent, here, torch.einsum("nij,ni->nj", a.to(y.dtype), along))
+        grad_u = torch.einsum("nij,ni->nj", b.to(y.dtype), along)
+        return _summed(back.reshape(*batch, -1), x), _summed(grad_u.reshape(*batch, -1), u), None
+
+
+def _summed(gradient: Tensor, like: Tensor) -> Tensor:
+    """Return the gradient for a tensor that was broadcast."""
+    while gradient.ndim > like.ndim:
+        gradient = gradient.sum(0)
+    for dimension, size in enumerate(like.shape):
+        if size == 1 and gradient.shape[dimension] != 1:
+            gradient = gradient.sum(dimension, keepdim=True)
+    return gradient
