@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 UNFILTERED_HZ = 1000.0
 """libfranka's cut-off frequency from which on it does not filter."""
-TORQUE_STEP = 0.4
-"""What the native loop lets a torque change in one ms [N·m], of the 1000 N·m/s that the arm takes. It measures from the torque that the
-newest state tells of. Where states come late that is an older one, and torques made one after the other were seen up to 2.2 steps apart.
-Much smaller steps make the arm's own spring swing: a limit on torque's rate is a delay in its loop."""
+TORQUE_STEP = 0.5
+"""What the native loop lets a torque change in one ms [N·m]: half of the arm's own limit of 1000 N·m/s. It measures from the torque that
+the newest state tells of (as libfranka's own limiter does). Where states come late that is an older one, and torques made one after the
+other may lie too far apart: the arm refuses these, and stops by its own reflex. Much smaller steps make the arm's spring swing, for a
+limit on torque's rate is a delay in its loop."""
 TASKS = "/proc/self/task"
 IDLE_READ_S = 0.004
 """Pause between two reads while the arm stands idle [s]."""

@@ -48,7 +48,7 @@ class FrankaController:
         self.message_id = 0
         self._stepped = 0
         """By how much faults have set the clock of `message_id` ahead of the plant's [ms]."""
-        self.counters = {"set_points": 0, "lost": 0, "late": 0, "lost_in_a_row": 0, "lost_in_a_row_peak": 0, "reflexes": 0}
+        self.counters = {"set_points": 0, "refused": 0, "lost": 0, "late": 0, "lost_in_a_row": 0, "lost_in_a_row_peak": 0, "reflexes": 0}
         self.encoder_stuck: dict[int, float] = {}
         self._motion: int | None = None
         self._generator = Generator.NONE
@@ -204,7 +204,9 @@ class FrankaController:
         values = {Generator.JOINT_POSITION: command["q_c"], Generator.JOINT_VELOCITY: command["dq_c"]}.get(
             self._generator, command["tau_J_d"]).copy()
         # Judged by the packets that the client saw: it makes one set-point for each, and on a busy machine they arrive in bunches.
-        self.audit.look(MODES[self._generator], values, self._plant_time(int(command["message_id"])))
+        made_for = self._plant_time(int(command["message_id"]))
+        if self._generator is not Generator.NONE or not np.isfinite(values).all():
+            self.audit.look(MODES[self._generator], values, made_for)
         if not np.isfinite(values).all():
             self.finish(MoveStatus.INPUT_ERROR_ABORTED)
             return
@@ -216,8 +218,10 @@ class FrankaController:
         else:
             error = self.reflexes.position(values)
         if error is not None:
+            self.counters["refused"] += 1
             self.reflex(error)
         elif self._generator is Generator.NONE:
+            self.audit.look(MODES[self._generator], values, made_for)  # a torque that jumps is made by the vendor's own loop, and refused
             self._torque = values
         elif self._generator is Generator.JOINT_VELOCITY:
             self._target_rate = values
