@@ -40,30 +40,36 @@ bench: setup ## run the benchmarks (minutes)
 	for name in learn-cartpole memory render ranking; do $(VENV)/bin/reflexarc bench $$name || missed=1; done
 	exit $$missed
 
-# Other people's software, each in an environment of its own: never a dependency of ours. mbrl-lib pins a gym, a hydra and a
-# notebook server of years ago; what its models and planners import is installed instead. What cannot be had is skipped.
+# Other people's software, each in an environment of its own: never a dependency of ours. What cannot be had is skipped. mbrl-lib pins a
+# gym, a hydra and a notebook server of years ago; what its models and planners import is installed instead. judo would bring a robot
+# middleware, and fetches meshes for its other scenes where their folder is missing.
 PEERS := .peers
 
 bench-peers: setup ## install the peers that benchmarks compare with, and run those benchmarks (minutes)
-	@install() {
-	  local there=$(PEERS)/mbrl pip="$(PEERS)/mbrl/bin/python -m pip --disable-pip-version-check install -q --progress-bar off"
+	@mbrl() {
+	  $$pip torch==2.13.0 && $$pip gymnasium hydra-core matplotlib numpy omegaconf tensorboard termcolor tqdm \
+	    && $$pip --no-deps mbrl==0.2.0 && "$$there/bin/python" experiments/bench/peers/mbrl_lib.py --help >/dev/null
+	}
+	judo() {
+	  $$pip "mujoco>=3.6,<3.7" h5py hydra-core numpy omegaconf pillow requests rich robot-descriptions scipy tyro "viser>=1" \
+	    && $$pip --no-deps judo-rai==0.1.0 && mkdir -p "$$(echo "$$there"/lib/python3*/site-packages/judo/models)/meshes" \
+	    && "$$there/bin/python" experiments/bench/peers/judo_mpc.py --help >/dev/null
+	}
+	install() {
+	  local there=$(PEERS)/$$1 pip="$(PEERS)/$$1/bin/python -m pip --disable-pip-version-check install -q --progress-bar off"
 	  [ -e "$$there/.ready" ] && return
 	  rm -rf "$$there"
-	  $(VENV)/bin/python -m venv "$$there" || return
-	  $$pip torch==2.13.0 || return
-	  $$pip gymnasium hydra-core matplotlib numpy omegaconf tensorboard termcolor tqdm || return
-	  $$pip --no-deps mbrl==0.2.0 || return
-	  "$$there/bin/python" experiments/bench/peers/mbrl_lib.py --help >/dev/null || return
-	  touch "$$there/.ready"
+	  $(VENV)/bin/python -m venv "$$there" && $$1 && touch "$$there/.ready"
 	}
-	echo "bench-peers: installing mbrl-lib in $(PEERS)/mbrl"
-	if ! output=$$(install 2>&1); then
-	  rm -rf $(PEERS)/mbrl
-	  echo "bench-peers: mbrl-lib could not be installed, nothing is compared with it: $$(tail -n 1 <<<"$$output")"
-	fi
+	for peer in mbrl judo; do
+	  echo "bench-peers: installing $$peer in $(PEERS)/$$peer"
+	  if ! output=$$(install $$peer 2>&1); then
+	    rm -rf $(PEERS)/$$peer
+	    echo "bench-peers: $$peer could not be installed, nothing is compared with it: $$(tail -n 1 <<<"$$output")"
+	  fi
+	done
 	missed=0
-	$(VENV)/bin/reflexarc bench plan-ensemble || missed=1
-	$(VENV)/bin/reflexarc bench fit-ensemble || missed=1
+	for name in plan-ensemble fit-ensemble plan-sim; do $(VENV)/bin/reflexarc bench $$name || missed=1; done
 	exit $$missed
 
 # Builds of torch for one kind of machine (+cpu, +cu128) and what they bring are left to torch itself.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,19 +62,39 @@ def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float)
     or costs are equal, the weights are as even as they can be.
     """
     finite = costs.isfinite()
-    c = costs[finite].double()
-    spread = float(c.max() - c.min())
+    weights = torch.zeros(len(costs))
+    weights[finite] = torch.from_numpy(_weights(costs[finite].double().numpy(), control[finite].double().numpy(), target)).float()
+    return weights
 
-    def weigh(temperature: float) -> Tensor:
-        return torch.softmax(-c / temperature - control[finite].double(), dim=0)
 
+@numba.njit(cache=True)
+def _weights(costs: np.ndarray, control: np.ndarray, target: float) -> np.ndarray:
+    """Return the weights (N,) of costs (N,), all finite."""
+    weights = np.empty_like(costs)
+    spread = costs.max() - costs.min()
     low, high = 1e-9 * (spread + 1e-30), 1e6 * (spread + 1e-30)
     for _ in range(50):
         middle = (low * high) ** 0.5
-        if float(1 / weigh(middle).square().sum()) < target:
+        if _weigh(costs, control, middle, weights) < target:
             low = middle
         else:
             high = middle
-    weights = torch.zeros(len(costs))
-    weights[finite] = weigh(high).float()
+    _weigh(costs, control, high, weights)
     return weights
+
+
+@numba.njit(cache=True)
+def _weigh(costs: np.ndarray, control: np.ndarray, temperature: float, weights: np.ndarray) -> float:
+    """Write the softmax of -costs / temperature - control (N,) into `weights` (N,) and return 1 / sum w^2."""
+    largest = -np.inf
+    for i in range(len(costs)):
+        weights[i] = -costs[i] / temperature - control[i]
+        largest = max(largest, weights[i])
+    total, squares = 0.0, 0.0
+    for i in range(len(costs)):
+        weights[i] = np.exp(weights[i] - largest)
+        total += weights[i]
+        squares += weights[i] * weights[i]
+    for i in range(len(costs)):
+        weights[i] /= total
+    return total * total / squares

@@ -15,6 +15,7 @@ from experiments.bench.loop import bench_loop
 from experiments.bench.memory import bench_memory
 from experiments.bench.options import BenchOptions
 from experiments.bench.plan_ensemble import bench_plan_ensemble
+from experiments.bench.plan_sim import bench_plan_sim
 from experiments.bench.ranking import bench_ranking
 from experiments.bench.reach_circle import bench_reach_circle
 from experiments.bench.render import bench_render
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "loop": Benchmark("the bridge's loop beside a busy planner: lateness beside cyclictest's, and what a period's pieces cost", bench_loop),
     "memory": Benchmark("a run of 100 trials: largest resident memory", bench_memory),
     "plan-ensemble": Benchmark("a PETS plan: seconds beside mbrl-lib's, and share of the processor's peak", bench_plan_ensemble),
+    "plan-sim": Benchmark("a plan by sampling through MuJoCo: time beside judo's, and share of the raw steps a second", bench_plan_sim),
     "ranking": Benchmark("how well few particles with common random numbers rank plans, and what the plans so found cost", bench_ranking),
     "reach-circle": Benchmark("an arm's twin learns to reach, is loaded, and is retrained: final errors on unseen goals",
                               bench_reach_circle),

@@ -32,5 +32,10 @@ def run_peer(peer: str, script: str, *arguments: object) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def peer_file(peer: str, name: str) -> Path:
+    """Return where a file of an installed peer's packages is."""
+    return next(ENVIRONMENTS.joinpath(peer).glob(f"lib/python*/site-packages/{name}"))
+
+
 def _python(peer: str) -> Path:
     return ENVIRONMENTS / peer / "bin" / "python"

@@ -1,0 +1,148 @@
+"""A plan by sampling through MuJoCo beside judo's, at equal rollouts, and beside the raw steps of the same model."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from rich.console import Console
+from torch import Tensor
+
+from dynamics.workers import checked_threads
+from experiments.bench.peers.running import peer_file, peer_is_installed, run_peer
+from experiments.bench.result import Bar, BenchResult, Cell, machine
+from planners.cost import Cost
+from planners.mppi import MPPI, MPPIConfig
+from robots.command import CommandMode, CommandSpec
+from sim.dm_control_compatibility import prepare_dm_control
+from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.simulator_evaluator import SimulatorEvaluator
+from sim.simulator.simulator_model import SimulatorModel
+from sim.tasks.half_cheetah import SCENE as CHEETAH
+from sim.tasks.reacher import SCENE as ARM
+
+COLUMNS = ("model", "rollouts", "periods", "plan [ms]", "raw steps [ms]", "share of raw", "overhead [us]", "judo [ms]", "x judo")
+KNOTS = 4
+PLANS = 120
+JUDO_CARTPOLE = "judo/models/xml/cartpole.xml"
+"""In judo's package."""
+RATIO_BARS = {"cart-pole (judo's)": 4.0}
+OTHER_RATIO, SHARE_BAR, OVERHEAD_BAR = 1.3, 0.95, 50.0
+"""Times faster than judo on the other models; share of the raw steps a second; what Python adds to a plan [us]."""
+
+
+class SquaresCost(Cost):
+    """|x|^2 + 0.1 |u|^2, as peers/judo_mpc.py charges it."""
+
+    def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
+        return {"state": x.square().sum(-1), "effort": 0.1 * u.square().sum(-1)}
+
+    def running(self, x: Tensor, u: Tensor) -> Tensor:
+        return x.square().sum(-1) + 0.1 * u.square().sum(-1)
+
+    def terminal(self, x: Tensor) -> Tensor:
+        return x.square().sum(-1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and how many rollouts a plan makes through it, of one physics step a period."""
+
+    name: str
+    xml: str
+    """MJCF."""
+    rollouts: int
+    periods: int
+
+
+def bench_plan_sim(console: Console, seeds: int, threads: int | None) -> BenchResult:
+    """Return the time of a plan by MPPI with one round of sampling; `seeds` rounds of measurement, ours and judo's in turn."""
+    judo = peer_is_installed("judo", console)
+    rows: list[tuple[Cell, ...]] = []
+    bars: list[Bar] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in _sizes(judo):
+            file = Path(folder) / "model.xml"
+            ours, raw, theirs = [], [], []
+            for _ in range(seeds):
+                plan, steps = _measure(size, threads)
+                ours.append(plan)
+                raw.append(steps)
+                if judo:
+                    file.write_text(size.xml)
+                    theirs.append(run_peer("judo", "judo_mpc.py", file, "--rollouts", size.rollouts, "--steps", size.periods, "--nodes",
+                                           KNOTS, "--threads", checked_threads(threads))["seconds"])
+            plan, steps = statistics.median(ours), statistics.median(raw)
+            peer = statistics.median(theirs) if theirs else None
+            share, overhead = steps / plan, 1e6 * (plan - steps)
+            rows.append((size.name, size.rollouts, size.periods, 1e3 * plan, 1e3 * steps, share, overhead,
+                         None if peer is None else 1e3 * peer, None if peer is None else peer / plan))
+            bars.append(Bar(f"{size.name}: share of the raw steps", share, SHARE_BAR, at_least=True))
+            if peer is not None:
+                bars.append(Bar(f"{size.name}: x judo", peer / plan, RATIO_BARS.get(size.name, OTHER_RATIO), at_least=True))
+            console.print(f"{size.name}: {1e3 * plan:.3f} ms a plan", highlight=False)
+    bars.append(Bar("least overhead of a plan", min(row[6] for row in rows), OVERHEAD_BAR, at_least=False, unit="us"))
+    return BenchResult("plan-sim", COLUMNS, rows, bars, machine(threads))
+
+
+def _sizes(judo: bool) -> list[Size]:
+    prepare_dm_control()
+    from dm_control.suite import humanoid, walker
+
+    sizes = [Size("half-cheetah", mujoco.MjSpec.from_file(str(CHEETAH.path)).to_xml(), 64, 100)]
+    for name, source in (("walker", walker), ("humanoid", humanoid)):
+        text, assets = source.get_model_and_assets()
+        with tempfile.TemporaryDirectory() as folder:
+            for name_of_file, content in {"model.xml": text, **assets}.items():
+                file = Path(folder) / name_of_file
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(content if isinstance(content, bytes) else content.encode())
+            sizes.append(Size(name, mujoco.MjSpec.from_file(str(Path(folder) / "model.xml")).to_xml(), 64, 100))
+    sizes.append(Size("7-DoF arm", mujoco.MjSpec.from_file(str(ARM.path)).to_xml(), 64, 100))
+    return [Size("cart-pole (judo's)", peer_file("judo", JUDO_CARTPOLE).read_text(), 32, 25), *sizes] if judo else sizes
+
+
+def _measure(size: Size, threads: int | None) -> tuple[float, float]:
+    """Return the median seconds of a plan, and of nothing but as many raw steps."""
+    machine_model = mujoco.MjModel.from_xml_string(size.xml)
+    model = SimulatorModel(machine_model, PhysicsSpace(machine_model), 1, threads)
+    limited = machine_model.actuator_ctrllimited.astype(bool)
+    low, high = (np.where(limited, machine_model.actuator_ctrlrange[:, i], sign) for i, sign in enumerate((-1.0, 1.0)))
+    command = CommandSpec(CommandMode.ACTUATOR, tuple(map(str, range(machine_model.nu))), low, high, "actuator input")
+    config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS, std=0.1)
+    planner = MPPI(SimulatorEvaluator(model, SquaresCost()), command, machine_model.opt.timestep, config)
+    raw = _RawSteps(machine_model, size, low, high, model.threads)
+    x0 = torch.from_numpy(np.concatenate([machine_model.qpos0, np.zeros(machine_model.nv)]))
+    generator, previous, plans, steps = torch.Generator().manual_seed(0), None, [], []
+    for _ in range(PLANS):
+        started = time.perf_counter()
+        previous = planner.plan(x0, previous, generator)
+        plans.append(time.perf_counter() - started)
+        steps.append(raw.seconds())
+    return statistics.median(plans[PLANS // 6:]), statistics.median(steps[PLANS // 6:])
+
+
+class _RawSteps:
+    """MuJoCo's own threaded rollouts of a size, from the model's reference under small random commands."""
+
+    def __init__(self, model: mujoco.MjModel, size: Size, low: np.ndarray, high: np.ndarray, threads: int) -> None:
+        self._batch, self._periods = Batch(model, size.rollouts, threads), size.periods
+        self._start = self._batch.state.copy()
+        draws = np.random.default_rng(0).normal(0.0, 0.05, (size.rollouts, size.periods, model.nu))
+        self._control = np.clip(0.5 * (low + high) + (high - low) * draws, low, high)
+        self._record = int(mujoco.mjtState.mjSTATE_QPOS | mujoco.mjtState.mjSTATE_QVEL)
+        self._out = {self._record: np.empty((size.rollouts, size.periods, model.nq + model.nv))}
+
+    def seconds(self) -> float:
+        """Return what one round takes."""
+        self._batch.state[:] = self._start
+        started = time.perf_counter()
+        self._batch.rollout(self._periods, control=self._control, record=[self._record], out=self._out)
+        return time.perf_counter() - started
