@@ -171,8 +171,9 @@ def test_other_masses_are_particles_of_their_own_and_risk_looks_at_them():
     x0, actions = np.array([0.0, 0.5, 0.0, 0.0]), draws(4, 8, 1)
     states = both.rollouts(x0, actions)
     assert states.shape == (2, 4, 8, 4) and np.array_equal(states[0], light.rollouts(x0, actions)[0])
-    costs = {risk: SimulatorEvaluator(both, Height(), risk).costs(torch.from_numpy(x0), torch.from_numpy(actions)) for risk in ("mean", "worst")}
-    alone = SimulatorEvaluator(light, Height()).costs(torch.from_numpy(x0), torch.from_numpy(actions))
+    start, plans = torch.from_numpy(x0), torch.from_numpy(actions)
+    costs = {risk: SimulatorEvaluator(both, Height(), risk).costs(start, plans) for risk in ("mean", "worst")}
+    alone = SimulatorEvaluator(light, Height()).costs(start, plans)
     assert (costs["worst"] >= costs["mean"]).all() and (costs["worst"] >= alone - 1e-12).all() and not torch.allclose(costs["mean"], alone)
 
 
