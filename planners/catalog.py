@@ -9,6 +9,7 @@ from planners.gradient import GradientConfig, GradientPlanner
 from planners.icem import ICEM, ICEMConfig
 from planners.ilqr import FDDP, ILQR, ILQRConfig
 from planners.mppi import MPPI, MPPIConfig
+from planners.multiple_shooting import MultipleShooting, MultipleShootingConfig
 from planners.planner import Planner, PlannerConfig
 from planners.random_shooting import RandomShooting
 from planners.sampling import SamplingConfig
@@ -27,6 +28,7 @@ PLANNERS: dict[str, tuple[type[Planner], type[PlannerConfig]]] = {
     "gumbel": (Gumbel, GumbelConfig),
     "ilqr": (ILQR, ILQRConfig),
     "fddp": (FDDP, ILQRConfig),
+    "collocation": (MultipleShooting, MultipleShootingConfig),
 }
 
 

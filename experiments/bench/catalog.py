@@ -8,6 +8,7 @@ from pathlib import Path
 
 from experiments.bench.faults.matrix import bench_faults
 from experiments.bench.fit_ensemble import bench_fit_ensemble
+from experiments.bench.ilqr import bench_ilqr
 from experiments.bench.ladder_result import print_ladder
 from experiments.bench.ladder_run import bench_ladder
 from experiments.bench.learn_cartpole import bench_learn_cartpole
@@ -26,6 +27,7 @@ from robots.errors import ConfigurationError, UnknownNameError
 
 BENCHMARKS: dict[str, Benchmark] = {
     "fit-ensemble": Benchmark("an epoch of fitting an ensemble: seconds and held-out likelihood beside mbrl-lib's", bench_fit_ensemble),
+    "ilqr": Benchmark("iLQR: parking a car, the Riccati sweep beside NumPy's, an iteration beside crocoddyl's", bench_ilqr),
     "learn-cartpole": Benchmark("cart-pole swing-up from nothing: return after 12 trials, and seconds a seed", bench_learn_cartpole),
     "loop": Benchmark("the bridge's loop beside a busy planner: lateness beside cyclictest's, and what a period's pieces cost", bench_loop),
     "memory": Benchmark("a run of 100 trials: largest resident memory", bench_memory),

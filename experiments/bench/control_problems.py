@@ -1,4 +1,4 @@
-"""Optimal control problems with known answers: parking a car (Tassa, Mansard & Todorov 2014, section IV), and a unicycle."""
+"""Optimal control problems with known answers: parking a car (Tassa, Mansard & Todorov 2014), and a unicycle."""
 
 from __future__ import annotations
 

@@ -82,6 +82,8 @@ def _command() -> Callable[..., CommandSpec]:
 
 @pytest.fixture(scope="session", params=sorted(name for name, (kind, _) in PLANNERS.items() if issubclass(kind, SamplingPlanner)))
 def planner_name(request: pytest.FixtureRequest) -> str:
+    if request.param == "cma-es":
+        pytest.importorskip("cma")
     return request.param
 
 

@@ -1,0 +1,168 @@
+"""Direct multiple shooting as a planner: states and commands of the whole horizon at once, by IPOPT (Bock and Plitt 1984)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from planners.evaluation import Evaluator
+from planners.ipopt import SolverStatus, how_it_ended, load_casadi, solver_options
+from planners.parameterisation import Parameterisation
+from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from planners.shooting_program import ShootingProgram
+from planners.trajectory_problem import Trajectory, TrajectoryProblem
+from robots.command import CommandSpec
+from robots.errors import ConfigurationError, NonFiniteError, ShapeError, UnknownNameError
+
+STATUSES = {
+    SolverStatus.SOLVED: PlanStatus.CONVERGED,
+    SolverStatus.ITERATION_LIMIT: PlanStatus.ITERATIONS,
+    SolverStatus.TIME_LIMIT: PlanStatus.DEADLINE,
+    SolverStatus.INFEASIBLE: PlanStatus.INFEASIBLE,
+    SolverStatus.NOT_FINITE: PlanStatus.NON_FINITE_DERIVATIVES,
+    SolverStatus.FAILED: PlanStatus.NO_DESCENT,
+}
+
+
+@dataclass(frozen=True)
+class MultipleShootingConfig:
+    """What the planner is told."""
+
+    horizon: int = 50
+    """H, control periods."""
+    iterations: int = 200
+    """Of IPOPT, at most."""
+    tolerance: float = 1e-8
+    """IPOPT's, on scaled optimality and on how far states may be from where the model leads."""
+    state_bounds: tuple[tuple[str, float, float], ...] = ()
+    """(name of an entry of the state, smallest, largest), kept by every state after the start."""
+    goal: tuple[tuple[str, float], ...] = ()
+    """(name of an entry of the state, value) at the end of the horizon."""
+    kept_to: float = 1e-4
+    """How far the states may be beyond bounds and goal when the actions are played through the model."""
+
+    def __post_init__(self) -> None:
+        Parameterisation(self.horizon)
+        if self.iterations < 1:
+            raise ConfigurationError(f"iterations: expected at least 1, got {self.iterations}")
+        for name in ("tolerance", "kept_to"):
+            if not (np.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigurationError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        for name, smallest, largest in self.state_bounds:
+            if not smallest <= largest:
+                raise ConfigurationError(f"state_bounds of {name!r}: expected smallest <= largest, got {smallest} and {largest}")
+
+
+class MultipleShooting:
+    """Follows the model's mean in float64. MissingExtraError without casadi, ConfigurationError for a state with rotations.
+
+    The actions found are played through the model: states, cost and status are of that, not of what IPOPT was left with. Without bounds
+    on the states any actions are a plan, and the better of the start and the result is returned; with them, a plan that does not keep
+    them is none.
+    """
+
+    def __init__(self, evaluator: Evaluator, command: CommandSpec, control_dt: float, config: MultipleShootingConfig) -> None:
+        self.evaluator, self.config, self.control_dt = evaluator, config, control_dt
+        self.horizon = config.horizon
+        self.parameterisation = Parameterisation(config.horizon)
+        self.problem = TrajectoryProblem(evaluator.model, evaluator.cost, command.minimum.copy(), command.maximum.copy())
+        space = self.problem.space
+        if space.has_quaternions:
+            raise ConfigurationError("collocation: its unknowns are the states themselves, and a rotation is no vector of four free "
+                                     "numbers; use ilqr, or a sampling planner")
+        self._low, self._high = self._bounds(space.names)
+        self._deadline = np.inf
+        self._program = ShootingProgram(self.problem, self.horizon)
+        self._solver = self._program.solver(load_casadi(), solver_options(config.iterations, config.tolerance),
+                                            lambda: time.perf_counter() > self._deadline)
+
+    def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
+        """See `Planner.plan`; nothing is random, and the deadline is looked at before every iteration."""
+        started = time.perf_counter()
+        x = self._checked(x0)
+        with _one_torch_thread():
+            start = self.problem.play(x, self._initial_actions(previous))
+            self._deadline = np.inf if deadline is None else started + deadline
+            self._program.x0 = x
+            states = start.states[1:] if np.isfinite(start.states).all() else np.tile(x, (self.horizon, 1))
+            low, high = np.tile(self.problem.lower, (self.horizon, 1)), np.tile(self.problem.upper, (self.horizon, 1))
+            found = self._solver.solve(self._program.joined(np.clip(states, self._low, self._high), start.actions),
+                                       self._program.joined(self._low, low), self._program.joined(self._high, high))
+            ended, _, iterations = how_it_ended(self._solver.ipopt)
+            states, actions = self._program.split(found)
+            played = self.problem.play(x, np.clip(actions, self.problem.lower, self.problem.upper))
+            kept = [trajectory for trajectory in (played, start) if np.isfinite(trajectory.cost) and self._is_kept(trajectory)]
+            best = min(kept, key=lambda trajectory: trajectory.cost, default=None)
+            defect = float(np.abs(played.states - states).max()) if best is played else 0.0
+            status = STATUSES[ended]
+            nonfinite = sum(not np.isfinite(trajectory.cost) for trajectory in (played, start))
+            if best is None and nonfinite == 2:
+                status = PlanStatus.NO_FINITE_COST
+            elif best is None and status not in (PlanStatus.DEADLINE, PlanStatus.ITERATIONS):
+                status = PlanStatus.INFEASIBLE
+            return self._finish(best, status, iterations, nonfinite, defect, started)
+
+    def _initial_actions(self, previous: Plan | None) -> np.ndarray:
+        memory = previous.memory if previous is not None else None
+        if memory is None:
+            return self.problem.middle(self.horizon)
+        shape = (self.horizon, self.problem.nu)
+        if memory.mean.shape != shape:
+            raise ShapeError(f"previous: expected a plan of {shape} actions, got {tuple(memory.mean.shape)}: another planner made it")
+        return np.clip(self.parameterisation.shifted(memory.mean.double()).numpy(), self.problem.lower, self.problem.upper)
+
+    def _finish(self, best: Trajectory | None, status: PlanStatus, iterations: int, nonfinite: int, defect: float,
+                started: float) -> Plan:
+        if best is None:
+            report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 0.0)
+            return Plan(None, None, None, float("inf"), status, report, self.control_dt)
+        on_limit = (best.actions[0] <= self.problem.lower + 1e-6) | (best.actions[0] >= self.problem.upper - 1e-6)
+        by_term = self.problem.cost_by_term(best)
+        report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 1.0, by_term, tuple(on_limit.tolist()),
+                            defect=defect)
+        actions = torch.from_numpy(best.actions)
+        return Plan(actions, torch.from_numpy(best.states), None, best.cost, status, report, self.control_dt, PlanMemory(actions))
+
+    def _bounds(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bounds (H, nx) of the states after the start; UnknownNameError for an entry that the state lacks."""
+        low, high = np.full((self.horizon, len(names)), -np.inf), np.full((self.horizon, len(names)), np.inf)
+        for name, *_ in (*self.config.state_bounds, *self.config.goal):
+            if name not in names:
+                raise UnknownNameError("entry of the state", name, names)
+        for name, smallest, largest in self.config.state_bounds:
+            low[:, names.index(name)], high[:, names.index(name)] = smallest, largest
+        for name, value in self.config.goal:
+            i = names.index(name)
+            if not low[-1, i] <= value <= high[-1, i]:
+                raise ConfigurationError(f"goal: {name!r} is to end at {value}, outside its bounds [{low[-1, i]}, {high[-1, i]}]")
+            low[-1, i] = high[-1, i] = value
+        return low, high
+
+    def _is_kept(self, trajectory: Trajectory) -> bool:
+        states, slack = trajectory.states[1:], self.config.kept_to
+        return bool((states >= self._low - slack).all() and (states <= self._high + slack).all())
+
+    def _checked(self, x0: Tensor) -> np.ndarray:
+        nx = self.problem.space.nx
+        if x0.shape != (nx,):
+            raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
+        if not x0.isfinite().all():
+            raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
+        return x0.detach().to(torch.float64).numpy()
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Torch cuts sums by its number of threads; with one, the result is the same everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
