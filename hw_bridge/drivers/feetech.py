@@ -8,7 +8,6 @@ estimate: current times a torque constant, with the sign of the load; friction o
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 

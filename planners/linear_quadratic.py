@@ -1,0 +1,136 @@
+"""Linear-quadratic models along a trajectory, and the policies that are best for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+
+from planners.riccati import (
+    FINE,
+    INDEFINITE,
+    NO_MINIMUM,
+    NON_FINITE,
+    backward_pass,
+    model_change,
+    solve_box_qp,
+    solve_factored,
+)
+
+BLAS_FROM = 40
+"""States from which on the sweep is NumPy's: its products are BLAS', which below lose to compiled loops."""
+
+
+class Outcome(IntEnum):
+    """How a backward pass ended."""
+
+    FINE = FINE
+    INDEFINITE = INDEFINITE
+    """Q_uu, regularised as it is, has no smallest value in the box."""
+    NON_FINITE = NON_FINITE
+    """NaN or infinity among the derivatives."""
+
+
+@dataclass(frozen=True)
+class LocalPolicy:
+    """u_t = actions[t] + step * feedforward[t] + gains[t] @ dx_t, clipped into the box."""
+
+    outcome: Outcome
+    feedforward: np.ndarray
+    """(H, nu)"""
+    gains: np.ndarray
+    """(H, nu, ndx); rows of commands that the feedforward brings to a bound are zero."""
+    slope: float
+    curvature: float
+
+    @classmethod
+    def nothing(cls, horizon: int, ndx: int, nu: int) -> LocalPolicy:
+        """The policy that changes nothing, whatever it sees."""
+        return cls(Outcome.FINE, np.zeros((horizon, nu)), np.zeros((horizon, nu, ndx)), 0.0, 0.0)
+
+    def shortened(self, share: float) -> LocalPolicy:
+        """Return the policy with `share` of its feedforward."""
+        return replace(self, feedforward=share * self.feedforward)
+
+    def expected_change(self, step: np.ndarray | float) -> np.ndarray | float:
+        """Return the cost's change that the quadratic model promises for a step length."""
+        return step * self.slope + 0.5 * step * step * self.curvature
+
+
+@dataclass(frozen=True)
+class LinearQuadraticModel:
+    """dx_{t+1} = A_t dx_t + B_t du_t + gap_t, and the cost's first and second derivatives, along a trajectory; all float64."""
+
+    a: np.ndarray
+    """(H, ndx, ndx)"""
+    b: np.ndarray
+    """(H, ndx, nu)"""
+    gradient: np.ndarray
+    """(H, ndx + nu) of the running cost by [x, u]."""
+    hessian: np.ndarray
+    """(H, ndx + nu, ndx + nu)"""
+    end_gradient: np.ndarray
+    """(ndx,) of the terminal cost."""
+    end_hessian: np.ndarray
+    """(ndx, ndx)"""
+    gaps: np.ndarray | None = None
+    """(H, ndx) from the trajectory's next state to the one that the dynamics lead to; None where there are none."""
+
+    def backward(self, lowest: np.ndarray, highest: np.ndarray, control_weight: float = 0.0, state_weight: float = 0.0,
+                 for_size: bool = False) -> LocalPolicy:
+        """Return the policy that is best for this model, with changes of the commands between lowest and highest (H, nu).
+
+        Regularised by control_weight on Q_uu's diagonal and by state_weight on V_xx's inside Q_uu and Q_ux (Tassa et al. 2012);
+        the value function is that of the model without either. `for_size`: compile the pass for this number of states and commands
+        alone, see `SolverConfig.compile_for_size`.
+        """
+        gaps = np.empty((0, self.a.shape[1])) if self.gaps is None else self.gaps
+        given = (self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps, lowest, highest, control_weight,
+                 state_weight)
+        _, n, m = self.b.shape
+        if n >= BLAS_FROM:
+            code, feedforward, gains, slope, curvature = backward_pass_by_blas(*given)
+        else:
+            sizes = ((0,) * n, (0,) * m) if for_size else ((), ())
+            code, feedforward, gains, slope, curvature = backward_pass(*given, *sizes)
+        if self.gaps is not None and code == FINE:
+            slope, curvature = model_change(self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps,
+                                            feedforward, gains)
+        return LocalPolicy(Outcome(code), feedforward, gains, slope, curvature)
+
+
+@np.errstate(invalid="ignore", over="ignore")  # what is not finite is returned as such
+def backward_pass_by_blas(a: np.ndarray, b: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, end_gradient: np.ndarray,
+                          end_hessian: np.ndarray, gaps: np.ndarray, lowest: np.ndarray, highest: np.ndarray, control_weight: float,
+                          state_weight: float) -> tuple[int, np.ndarray, np.ndarray, float, float]:
+    """Return what `backward_pass` does, for many states."""
+    horizon, n, m = b.shape
+    feedforward, gains = np.zeros((horizon, m)), np.zeros((horizon, m, n))
+    v_x, v_xx, k = end_gradient, end_hessian, np.zeros(m)
+    free, factor, work = np.zeros(m, np.int64), np.zeros((m, m)), np.empty((3, m, 1))
+    slope = curvature = 0.0
+    for t in range(horizon - 1, -1, -1):
+        if len(gaps):
+            v_x = v_x + v_xx @ gaps[t]
+        f = np.hstack([a[t], b[t]])
+        q_xu = gradient[t] + f.T @ v_x
+        q = hessian[t] + f.T @ (v_xx @ f)
+        if not (np.isfinite(q_xu).all() and np.isfinite(q).all()):
+            return NON_FINITE, feedforward, gains, slope, curvature
+        q_x, q_u, q_xx, q_ux, q_uu = q_xu[:n], q_xu[n:].copy(), q[:n, :n], q[n:, :n], q[n:, n:]
+        regular_uu = q_uu + control_weight * np.eye(m) + state_weight * b[t].T @ b[t]
+        regular_ux = q_ux + state_weight * b[t].T @ a[t]
+        count = solve_box_qp(regular_uu, q_u, lowest[t], highest[t], k, free, factor, work)
+        if count == NO_MINIMUM:
+            return INDEFINITE, feedforward, gains, slope, curvature
+        gain, unclamped = gains[t], free[:count]
+        gain[unclamped] = -regular_ux[unclamped]
+        solve_factored(factor, free, count, gain)
+        feedforward[t] = k
+        slope += k @ q_u
+        curvature += k @ q_uu @ k
+        v_x = q_x + gain.T @ (q_uu @ k + q_u) + q_ux.T @ k
+        v_xx = q_xx + gain.T @ (q_uu @ gain + q_ux) + q_ux.T @ gain
+        v_xx = 0.5 * (v_xx + v_xx.T)
+    return FINE, feedforward, gains, float(slope), float(curvature)
