@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
@@ -52,6 +53,20 @@ def checked_threads(threads: int | None) -> int:
     if not 1 <= threads <= cores:
         raise ConfigurationError(f"threads: expected 1 to {cores}, the cores this process may use, got {threads}")
     return threads
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Have torch compute on one thread within the block: it cuts sums by its number of threads, and one gives the same result anywhere."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_core() -> None:

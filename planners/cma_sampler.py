@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from cma.sampler import GaussFullSampler
 
+from dynamics.workers import one_torch_thread
+
 
 class OneThreadSampler(GaussFullSampler):
     """As `cma`'s own sampler, its products summed in one fixed order, so that one seed gives one result at any thread count."""
@@ -36,10 +38,6 @@ class OneThreadSampler(GaussFullSampler):
 
 def eigen(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the eigenvalues (n,), ascending, and the eigenvectors (n, n) as columns, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_torch_thread():
         values, vectors = torch.linalg.eigh(torch.from_numpy(np.ascontiguousarray(covariance)))
-    finally:
-        torch.set_num_threads(threads)
     return values.numpy(), vectors.numpy()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from dynamics.ensemble_mean import EnsembleMean
 from dynamics.neural_ensemble import NeuralEnsemble
+from dynamics.workers import one_torch_thread
 from planners.evaluation import Evaluator
 from planners.ilqr_solver import ILQRSolver, Solution, SolverConfig
 from planners.linear_quadratic import LocalPolicy
@@ -61,7 +60,7 @@ class ILQR:
         """
         started = time.perf_counter()
         x = self._checked("x0", x0, (self.problem.space.nx,))
-        with _one_torch_thread():
+        with one_torch_thread():
             if self._snapshot is not None:
                 self._snapshot.refresh()
             start, policy, rollouts = self._start(x, previous, initial_actions, initial_states)
@@ -157,17 +156,3 @@ def _shifted(values: Tensor) -> np.ndarray:
     """Return values (H, ...) of one period later; zero at the end."""
     values = values.double().numpy()
     return np.concatenate([values[1:], np.zeros_like(values[:1])])
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Torch cuts sums by its number of threads; with one, the result is the same everywhere."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -13,8 +13,9 @@ from torch import Tensor
 from planners.evaluation import Evaluator
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from planners.planner import checked_state
 from robots.command import CommandSpec
-from robots.errors import NonFiniteError, ShapeError
+from robots.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,7 @@ class ModelPlanner(ABC):
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`."""
         started = time.perf_counter()
-        nx = self.evaluator.model.state_space.nx
-        if x0.shape != (nx,):
-            raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
-        x0 = x0.to(self.evaluator.dtype)
-        if not x0.isfinite().all():
-            raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
+        x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
         found = self.search(x0, self._nominal(previous), generator,
                             lambda: deadline is not None and time.perf_counter() - started > deadline)
         counts = (found.iterations, found.samples, found.nonfinite, found.effective_samples)

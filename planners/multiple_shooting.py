@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dynamics.workers import one_torch_thread
 from planners.evaluation import Evaluator
 from planners.ipopt import SolverStatus, how_it_ended, load_casadi, solver_options
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from planners.planner import checked_state
 from planners.shooting_program import ShootingProgram
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
 from robots.command import CommandSpec
-from robots.errors import ConfigurationError, NonFiniteError, ShapeError, UnknownNameError
+from robots.errors import ConfigurationError, ShapeError, UnknownNameError
 
 STATUSES = {
     SolverStatus.SOLVED: PlanStatus.CONVERGED,
@@ -85,8 +85,8 @@ class MultipleShooting:
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`; nothing is random, and the deadline is looked at before every iteration."""
         started = time.perf_counter()
-        x = self._checked(x0)
-        with _one_torch_thread():
+        x = checked_state(x0, self.problem.space.nx, torch.float64).numpy()
+        with one_torch_thread():
             start = self.problem.play(x, self._initial_actions(previous))
             self._deadline = np.inf if deadline is None else started + deadline
             self._program.x0 = x
@@ -147,22 +147,3 @@ class MultipleShooting:
     def _is_kept(self, trajectory: Trajectory) -> bool:
         states, slack = trajectory.states[1:], self.config.kept_to
         return bool((states >= self._low - slack).all() and (states <= self._high + slack).all())
-
-    def _checked(self, x0: Tensor) -> np.ndarray:
-        nx = self.problem.space.nx
-        if x0.shape != (nx,):
-            raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
-        if not x0.isfinite().all():
-            raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
-        return x0.detach().to(torch.float64).numpy()
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Torch cuts sums by its number of threads; with one, the result is the same everywhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

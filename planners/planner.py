@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from planners.plan import Plan
+from robots.errors import NonFiniteError, ShapeError
 
 
 class PlannerConfig(Protocol):
@@ -34,3 +35,13 @@ class Planner(Protocol):
         is not finite count as +inf; if none is finite the status says so and there are no actions.
         """
         ...
+
+
+def checked_state(x0: Tensor, nx: int, dtype: torch.dtype) -> Tensor:
+    """Return a state to plan from (nx,) in `dtype`; ShapeError or NonFiniteError where it is none."""
+    if x0.shape != (nx,):
+        raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
+    x0 = x0.detach().to(dtype)
+    if not x0.isfinite().all():
+        raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
+    return x0

@@ -13,8 +13,9 @@ from torch import Tensor
 from planners.evaluation import Evaluator, Explanation
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from planners.planner import checked_state
 from robots.command import CommandSpec
-from robots.errors import ConfigurationError, NonFiniteError, ShapeError
+from robots.errors import ConfigurationError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,7 @@ class SamplingPlanner(ABC):
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`. No iteration is begun that would, at the pace so far, pass the deadline."""
         started = time.perf_counter()
-        nx = self.evaluator.model.state_space.nx
-        if x0.shape != (nx,):
-            raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
-        x0 = x0.to(self.evaluator.dtype)
-        if not x0.isfinite().all():
-            raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
+        x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
         memory = previous.memory if previous is not None else None
         expected = (self.parameterisation.parameters, len(self.lower))
         if memory is not None and memory.mean.shape != expected:
