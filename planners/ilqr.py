@@ -52,7 +52,7 @@ class ILQR:
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None, *,
              initial_actions: Tensor | None = None, initial_states: Tensor | None = None) -> Plan:
-        """See `Planner.plan`; nothing is random, and the deadline is looked at after every iteration.
+        """See `Planner.plan`; nothing is random, and no iteration is begun that would, at the pace so far, pass the deadline.
 
         A previous plan is shifted and its feedback policy rolled out from x0; `initial_actions` (H, nu) are a start instead, of
         which nothing is older. FDDP also starts from `initial_states` (H + 1, nx), which need not follow from any actions.

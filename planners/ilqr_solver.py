@@ -130,10 +130,15 @@ class ILQRSolver:
         self._rollouts = self._nonfinite = 0
 
     def solve(self, deadline: float | None = None) -> Solution:
-        """Iterate until a stopping rule holds; `deadline`: of time.perf_counter [s], looked at after every iteration."""
+        """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`.
+
+        `deadline`: of time.perf_counter [s].
+        """
         model: LinearQuadraticModel | None = None
-        iterations, status = 0, None
+        iterations, rounds, status = 0, 0, None
+        began = time.perf_counter()
         while status is None:
+            rounds += 1
             if model is None:
                 model = self._problem.model_along(self.trajectory)
             policy = self._backward(model)
@@ -153,8 +158,10 @@ class ILQRSolver:
                     model = None if moved else model
                     if status is None and iterations == self._config.iterations:
                         status = PlanStatus.ITERATIONS
-            if status is None and deadline is not None and time.perf_counter() > deadline:
-                status = PlanStatus.DEADLINE
+            if status is None and deadline is not None:
+                now = time.perf_counter()
+                if now + (now - began) / rounds > deadline:
+                    status = PlanStatus.DEADLINE
         return Solution(self.trajectory, self._policy, status, iterations, self._rollouts, self._nonfinite)
 
     def _backward(self, model: LinearQuadraticModel) -> LocalPolicy:
