@@ -281,8 +281,10 @@ class Supervisor:
         if self._taken is not None:
             self._fault_of(self._now_ns, self._taken)
         self._points.rehearse()
-        if self.measured is not None:
+        m = self.measured
+        if m is not None:
             self._watchdogs.look(self._now_ns, None)
+            self._encoders.look(m.q, self._points.reference)
 
     def _stopping(self, elapsed: float, good: Measurement, measurement: Measurement | None, rules: Rule) -> Outcome:
         """Brake, and then tell the controller; at once where braking would reach nobody."""
