@@ -47,7 +47,7 @@ class Plan:
     seed: int = 0
     """Seed of the first start and of the planner."""
     gap: bool = False
-    """Solve one plan of the first episode again with a hundred times the effort, and tell the gap."""
+    """Solve one plan of the first episode again by iCEM with 30 000 candidates, and tell the gap."""
     video: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
     """Film the first episode (MP4)."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)")] = None
