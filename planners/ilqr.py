@@ -17,6 +17,7 @@ from planners.ilqr_solver import ILQRSolver, Solution, SolverConfig
 from planners.linear_quadratic import LocalPolicy
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
+from planners.planner import checked_memory
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError, NonFiniteError, ShapeError
@@ -76,10 +77,7 @@ class ILQR:
         """Return where to begin, the policy that led there, and how many rollouts that took."""
         problem, shape = self.problem, (self.horizon, self.problem.nu)
         nothing = LocalPolicy.nothing(self.horizon, problem.space.ndx, problem.nu)
-        memory = previous.memory if previous is not None else None
-        if memory is not None and memory.mean.shape != shape:
-            raise ShapeError(f"previous: expected a plan of {shape} actions, got {tuple(memory.mean.shape)}; "
-                             "it was made by another planner")
+        memory = checked_memory(previous, shape)
         if initial_states is not None and not self.feasibility_driven:
             raise ConfigurationError("initial_states: iLQR's states follow from its actions; give initial_actions, or use fddp")
         if initial_actions is None and initial_states is None and memory is not None:

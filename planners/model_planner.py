@@ -13,9 +13,8 @@ from torch import Tensor
 from planners.evaluation import Evaluator
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_state
+from planners.planner import checked_memory, checked_state
 from robots.command import CommandSpec
-from robots.errors import ShapeError
 
 
 @dataclass(frozen=True)
@@ -80,11 +79,5 @@ class ModelPlanner(ABC):
         return values.clamp(self.lower, self.upper)
 
     def _nominal(self, previous: Plan | None) -> Tensor | None:
-        memory = previous.memory if previous is not None else None
-        if memory is None:
-            return None
-        expected = (self.parameterisation.parameters, len(self.lower))
-        if memory.mean.shape != expected:
-            raise ShapeError(f"previous: expected a plan of {expected} parameters, got {tuple(memory.mean.shape)}; "
-                             "it was made by another planner")
-        return self.clip(self.parameterisation.shifted(memory.mean))
+        memory = checked_memory(previous, (self.parameterisation.parameters, len(self.lower)))
+        return None if memory is None else self.clip(self.parameterisation.shifted(memory.mean))

@@ -14,11 +14,11 @@ from planners.evaluation import Evaluator
 from planners.ipopt import SolverStatus, how_it_ended, load_casadi, solver_options
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_state
+from planners.planner import checked_memory, checked_state
 from planners.shooting_program import ShootingProgram
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
 from robots.command import CommandSpec
-from robots.errors import ConfigurationError, ShapeError, UnknownNameError
+from robots.errors import ConfigurationError, UnknownNameError
 
 STATUSES = {
     SolverStatus.SOLVED: PlanStatus.CONVERGED,
@@ -109,12 +109,9 @@ class MultipleShooting:
             return self._finish(best, status, iterations, nonfinite, defect, started)
 
     def _initial_actions(self, previous: Plan | None) -> np.ndarray:
-        memory = previous.memory if previous is not None else None
+        memory = checked_memory(previous, (self.horizon, self.problem.nu))
         if memory is None:
             return self.problem.middle(self.horizon)
-        shape = (self.horizon, self.problem.nu)
-        if memory.mean.shape != shape:
-            raise ShapeError(f"previous: expected a plan of {shape} actions, got {tuple(memory.mean.shape)}: another planner made it")
         return np.clip(self.parameterisation.shifted(memory.mean.double()).numpy(), self.problem.lower, self.problem.upper)
 
     def _finish(self, best: Trajectory | None, status: PlanStatus, iterations: int, nonfinite: int, defect: float,

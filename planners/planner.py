@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from planners.plan import Plan
+from planners.plan import Plan, PlanMemory
 from robots.errors import NonFiniteError, ShapeError
 
 
@@ -45,3 +45,11 @@ def checked_state(x0: Tensor, nx: int, dtype: torch.dtype) -> Tensor:
     if not x0.isfinite().all():
         raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
     return x0
+
+
+def checked_memory(previous: Plan | None, shape: tuple[int, int]) -> PlanMemory | None:
+    """Return what is kept of the previous plan, None where nothing is; ShapeError unless its parameters have `shape` (K, nu)."""
+    memory = previous.memory if previous is not None else None
+    if memory is not None and memory.mean.shape != shape:
+        raise ShapeError(f"previous: expected a plan of {shape} parameters, got {tuple(memory.mean.shape)}; it was made by another planner")
+    return memory

@@ -13,9 +13,9 @@ from torch import Tensor
 from planners.evaluation import Evaluator, Explanation
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_state
+from planners.planner import checked_memory, checked_state
 from robots.command import CommandSpec
-from robots.errors import ConfigurationError, ShapeError
+from robots.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,7 @@ class SamplingPlanner(ABC):
         """See `Planner.plan`. No iteration is begun that would, at the pace so far, pass the deadline."""
         started = time.perf_counter()
         x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
-        memory = previous.memory if previous is not None else None
-        expected = (self.parameterisation.parameters, len(self.lower))
-        if memory is not None and memory.mean.shape != expected:
-            raise ShapeError(f"previous: expected a plan of {expected} parameters, got {tuple(memory.mean.shape)}; "
-                             "it was made by another planner")
+        memory = checked_memory(previous, (self.parameterisation.parameters, len(self.lower)))
         nominal = self._clip(self.parameterisation.shifted(memory.mean)) if memory is not None else self._middle()
         search = self.begin(nominal, previous)
         samples = nonfinite = iteration = 0

@@ -40,13 +40,13 @@ def bench_faults(console: Console, options: BenchOptions, threads: int | None) -
     file, seeds = folder / "runs.jsonl", range(options.seeds)
     twins = [setup for name, setup in TWINS.items() if options.twin in (None, name)]
     asked = {(setup.robot, kind.name, seed) for setup in twins for kind in KINDS if kind.name not in setup.lacks for seed in seeds}
-    known = {(run.twin, run.kind, run.seed) for run in read_runs(file)}
-    if done := len(asked & known):
+    left = asked - {(run.twin, run.kind, run.seed) for run in read_runs(file)}
+    if done := len(asked) - len(left):
         console.print(f"{done} of {len(asked)} runs were lived before, in {file}", highlight=False)
     with sigterm_raises():
         for setup in twins:
-            missing = {kind: [seed for seed in seeds if (setup.robot, kind.name, seed) in asked - known] for kind in KINDS}
-            live_faults(setup, {kind: left for kind, left in missing.items() if left}, folder, console)
+            missing = {kind: [seed for seed in seeds if (setup.robot, kind.name, seed) in left] for kind in KINDS}
+            live_faults(setup, {kind: numbers for kind, numbers in missing.items() if numbers}, folder, console)
     runs = [run for run in read_runs(file) if (run.twin, run.kind, run.seed) in asked]
     if versions := {run.code for run in runs} - {code_fingerprint()}:
         console.print(f"{sum(run.code in versions for run in runs)} of {len(runs)} runs are of other code than today's; to live them anew, "
