@@ -60,11 +60,15 @@ class EvaluationConfig:
 class Explanation:
     """What one plan is expected to do."""
 
-    states: Tensor
+    states: Tensor | None
     """(H + 1, nx) mean over the particles."""
-    states_std: Tensor
+    states_std: Tensor | None
     """(H + 1, nx) their spread."""
     cost_by_term: dict[str, float]
+
+
+NOTHING_EXPLAINED = Explanation(None, None, {})
+"""Where nobody asked."""
 
 
 class Evaluator(Protocol):
@@ -204,8 +208,8 @@ class PlanEvaluator:
 
 def particle_costs(cost: Cost, x0: Tensor, states: Tensor, actions: Tensor) -> Tensor:
     """Return costs (P, n) of particles that went through states (H, P, n, nx) from x0 (nx,) under plans actions (n, H, nu)."""
-    first, *_ = commands = actions.transpose(0, 1).unsqueeze(1)  # (H, 1, n, nu)
-    begun, goes_on = cost.charge(x0.expand_as(states[0, :1]), first)  # (1, n)
+    commands = actions.transpose(0, 1).unsqueeze(1)  # (H, 1, n, nu)
+    begun, goes_on = cost.charge(x0.expand_as(states[0, :1]), commands[0])  # (1, n)
     terminal = cost.terminal(states[-1])
     if len(states) == 1:
         return begun + (terminal if goes_on is None else goes_on * terminal)

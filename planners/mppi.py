@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -12,6 +12,9 @@ from torch import Tensor
 from planners.plan import Plan
 from planners.sampling import SamplingConfig, SamplingPlanner, Search
 from robots.errors import ConfigurationError
+
+PRECISION = 1e-6
+"""Of the temperature, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,13 @@ class MPPI(SamplingPlanner):
         return search.mean + search.std * normal
 
     def update(self, search: Search, candidates: Tensor, costs: Tensor, iteration: int) -> Search:
-        moves = candidates - search.mean
-        control = (search.mean / search.std.square() * moves).sum((-1, -2)) if self.config.control_weight else torch.zeros_like(costs)
-        target = max(1.0, self.config.effective_samples * len(costs))
-        weights = weights_for_effective_samples(costs, control, target)
-        mean = search.mean + (weights[:, None, None] * moves).sum(0)
-        return replace(search, mean=mean, std=self.config.shrink * search.std, effective_samples=float(1 / weights.square().sum()))
+        control = torch.zeros_like(costs)
+        if self.config.control_weight:
+            control = (search.mean / search.std.square() * (candidates - search.mean)).sum((-1, -2))
+        weights = weights_for_effective_samples(costs, control, max(1.0, self.config.effective_samples * costs.shape[0]))
+        mean, effective_samples = _weighted(candidates.numpy(), weights.numpy(), search.mean.numpy())
+        return Search(torch.from_numpy(mean), self.config.shrink * search.std, search.elites, search.best, search.best_cost,
+                      effective_samples)
 
 
 def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float) -> Tensor:
@@ -61,26 +65,38 @@ def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float)
     Lambda is found by bisection of its logarithm; costs of +inf get no weight. Where fewer than `target` costs are finite,
     or costs are equal, the weights are as even as they can be.
     """
-    finite = costs.isfinite()
-    weights = torch.zeros(len(costs))
-    weights[finite] = torch.from_numpy(_weights(costs[finite].double().numpy(), control[finite].double().numpy(), target)).float()
-    return weights
+    return torch.from_numpy(_weights(costs.double().numpy(), control.double().numpy(), target))
+
+
+@numba.njit(cache=True)
+def _weighted(candidates: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return mean (K, nu) moved by the weighted draws, candidates (N, K, nu) less the mean, and 1 / sum w^2."""
+    moved, squares = mean.copy(), np.float32(0.0)
+    for candidate, weight in zip(candidates, weights):  # noqa: B905 (numba knows no `strict`)
+        squares += weight * weight
+        for k in range(mean.shape[0]):
+            for i in range(mean.shape[1]):
+                moved[k, i] += weight * (candidate[k, i] - mean[k, i])
+    return moved, 1.0 / squares
 
 
 @numba.njit(cache=True)
 def _weights(costs: np.ndarray, control: np.ndarray, target: float) -> np.ndarray:
-    """Return the weights (N,) of costs (N,), all finite."""
+    """Return the weights (N,) float32 of costs (N,), at least one of them finite; the others weigh nothing."""
     weights = np.empty_like(costs)
-    spread = costs.max() - costs.min()
-    low, high = 1e-9 * (spread + 1e-30), 1e6 * (spread + 1e-30)
-    for _ in range(50):
+    least, most = np.inf, -np.inf
+    for cost in costs:
+        if np.isfinite(cost):
+            least, most = min(least, cost), max(most, cost)
+    low, high = 1e-9 * (most - least + 1e-30), 1e6 * (most - least + 1e-30)
+    while high > (1.0 + PRECISION) * low:
         middle = (low * high) ** 0.5
         if _weigh(costs, control, middle, weights) < target:
             low = middle
         else:
             high = middle
     _weigh(costs, control, high, weights)
-    return weights
+    return weights.astype(np.float32)
 
 
 @numba.njit(cache=True)
@@ -88,7 +104,7 @@ def _weigh(costs: np.ndarray, control: np.ndarray, temperature: float, weights: 
     """Write the softmax of -costs / temperature - control (N,) into `weights` (N,) and return 1 / sum w^2."""
     largest = -np.inf
     for i in range(len(costs)):
-        weights[i] = -costs[i] / temperature - control[i]
+        weights[i] = -costs[i] / temperature - control[i] if np.isfinite(costs[i]) else -np.inf
         largest = max(largest, weights[i])
     total, squares = 0.0, 0.0
     for i in range(len(costs)):

@@ -61,14 +61,22 @@ class Parameterisation:
         later = np.minimum(np.arange(self.horizon) + 1, self.horizon - 1)
         return np.eye(self.horizon)[later] if self.interpolation == "raw" else np.linalg.pinv(self._basis) @ self._basis[later]
 
+    @cached_property
+    def _basis_of(self) -> dict[torch.dtype, Tensor]:
+        return {dtype: torch.as_tensor(self._basis, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
+    @cached_property
+    def _shift_of(self) -> dict[torch.dtype, Tensor]:
+        return {dtype: torch.as_tensor(self._shift, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+
     def actions(self, parameters: Tensor) -> Tensor:
         """Return actions (..., H, nu) of parameters (..., K, nu)."""
         if self.interpolation == "raw":
             return parameters
-        return torch.matmul(torch.as_tensor(self._basis, dtype=parameters.dtype), parameters)
+        return torch.matmul(self._basis_of[parameters.dtype], parameters)
 
     def shifted(self, parameters: Tensor) -> Tensor:
         """Return parameters (..., K, nu) moved one control period ahead: the warm start of the next plan."""
         if self.interpolation == "raw":
             return torch.cat([parameters[..., 1:, :], parameters[..., -1:, :]], dim=-2)
-        return torch.matmul(torch.as_tensor(self._shift, dtype=parameters.dtype), parameters)
+        return torch.matmul(self._shift_of[parameters.dtype], parameters)

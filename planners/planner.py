@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def checked_state(x0: Tensor, nx: int, dtype: torch.dtype) -> Tensor:
     if x0.shape != (nx,):
         raise ShapeError(f"x0: expected ({nx},), got {tuple(x0.shape)}")
     x0 = x0.detach().to(dtype)
-    if not x0.isfinite().all():
+    if not np.isfinite(x0.numpy()).all():
         raise NonFiniteError(f"x0: expected a finite state, got {x0.tolist()}")
     return x0
 

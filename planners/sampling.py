@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from planners.evaluation import Evaluator, Explanation
+from planners.evaluation import NOTHING_EXPLAINED, Evaluator, Explanation
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
 from planners.planner import checked_memory, checked_state
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError
+
+ON_LIMIT = 1e-6
+"""As near to a limit as this, in halves of the range, is on it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ class SamplingPlanner(ABC):
 
     acts_on_best: bool = False
     """True where the best sample is the plan, False where the mean is."""
+    explains: bool = True
+    """Roll the result out once more, for its expected states and its cost by term. Set it False where nobody reads these: the plan then
+    has neither, and its cost is the best sample's; a mean of samples is then not looked at before it is acted on."""
 
     def __init__(self, evaluator: Evaluator, command: CommandSpec, control_dt: float, config: SamplingConfig) -> None:
         self.evaluator, self.config, self.control_dt = evaluator, config, control_dt
@@ -77,6 +83,8 @@ class SamplingPlanner(ABC):
         self.lower = torch.as_tensor(command.minimum.copy(), dtype=torch.float32)
         self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
         self.half_range = (self.upper - self.lower) / 2
+        self._lower_edge = (self.lower + ON_LIMIT * self.half_range).tolist()
+        self._upper_edge = (self.upper - ON_LIMIT * self.half_range).tolist()
 
     @abstractmethod
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
@@ -105,9 +113,9 @@ class SamplingPlanner(ABC):
                 candidates[0] = nominal
             actions = self._clip(self.parameterisation.actions(candidates))
             costs = self.evaluator.costs(x0, actions, generator)
-            finite = costs.isfinite()
-            samples, nonfinite = samples + len(costs), nonfinite + int((~finite).sum())
-            if finite.any():
+            finite = int(costs.isfinite().sum())
+            samples, nonfinite = samples + costs.shape[0], nonfinite + costs.shape[0] - finite
+            if finite:
                 search = self.update(_with_best(search, candidates, costs), candidates, costs, iteration - 1)
             if search.converged:
                 status = PlanStatus.CONVERGED
@@ -120,19 +128,20 @@ class SamplingPlanner(ABC):
 
     def _finish(self, x0: Tensor, search: Search, status: PlanStatus, started: float, iterations: int, samples: int,
                 nonfinite: int) -> Plan:
-        report = PlanReport(0.0, iterations, samples, nonfinite, search.effective_samples)
         if search.best is None:
-            report = replace(report, seconds=time.perf_counter() - started)
+            report = PlanReport(time.perf_counter() - started, iterations, samples, nonfinite, search.effective_samples)
             return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
         chosen, actions, expected, cost = self._choose(x0, search)
-        on_limit = (actions[0] <= self.lower + 1e-6 * self.half_range) | (actions[0] >= self.upper - 1e-6 * self.half_range)
-        report = replace(report, seconds=time.perf_counter() - started, cost_by_term=expected.cost_by_term,
-                         active_limits=tuple(on_limit.tolist()))
+        report = PlanReport(time.perf_counter() - started, iterations, samples, nonfinite, search.effective_samples,
+                            expected.cost_by_term, self._on_limit(actions[0]))
         memory = PlanMemory(chosen, search.elites)
         return Plan(actions, expected.states, expected.states_std, cost, status, report, self.control_dt, memory)
 
     def _choose(self, x0: Tensor, search: Search) -> tuple[Tensor, Tensor, Explanation, float]:
         """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
+        if not self.explains:
+            chosen = search.best if self.acts_on_best else search.mean
+            return chosen, self._clip(self.parameterisation.actions(chosen)), NOTHING_EXPLAINED, search.best_cost
         if not self.acts_on_best:
             actions = self._clip(self.parameterisation.actions(search.mean))
             expected = self.evaluator.explain(x0, actions)
@@ -143,6 +152,11 @@ class SamplingPlanner(ABC):
         actions = self._clip(self.parameterisation.actions(search.best))
         return search.best, actions, self.evaluator.explain(x0, actions), search.best_cost
 
+    def _on_limit(self, action: Tensor) -> tuple[bool, ...]:
+        """Return (nu,) whether the entries of an action (nu,) lie on a limit."""
+        box = zip(action.tolist(), self._lower_edge, self._upper_edge, strict=True)
+        return tuple(value <= lower or value >= upper for value, lower, upper in box)
+
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(self.lower, self.upper)
 
@@ -151,10 +165,9 @@ class SamplingPlanner(ABC):
 
 
 def _with_best(search: Search, candidates: Tensor, costs: Tensor) -> Search:
-    cost, index = costs.min(0)
-    if float(cost) < search.best_cost:
-        return replace(search, best=candidates[index].clone(), best_cost=float(cost))
-    return search
+    index = int(costs.argmin())
+    cost = float(costs[index])
+    return replace(search, best=candidates[index].clone(), best_cost=cost) if cost < search.best_cost else search
 
 
 def best_candidates(candidates: Tensor, costs: Tensor, count: int) -> Tensor:

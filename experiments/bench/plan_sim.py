@@ -28,14 +28,17 @@ from sim.simulator.simulator_model import SimulatorModel
 from sim.tasks.half_cheetah import SCENE as CHEETAH
 from sim.tasks.reacher import SCENE as ARM
 
-COLUMNS = ("model", "rollouts", "periods", "plan [ms]", "raw steps [ms]", "share of raw", "overhead [us]", "judo [ms]", "x judo")
+COLUMNS = ("model", "rollouts", "periods", "plan [ms]", "raw steps [ms]", "share of raw", "overhead [us]", "judo [ms]", "x judo", "cost",
+           "judo's cost")
 KNOTS = 4
 PLANS = 120
+PUSH = 0.5
+"""Standard deviation of the velocities that the controlled model begins with: from rest, nothing to do would cost least."""
 JUDO_CARTPOLE = "judo/models/xml/cartpole.xml"
 """In judo's package."""
 RATIO_BARS = {"cart-pole (judo's)": 4.0}
-OTHER_RATIO, SHARE_BAR, OVERHEAD_BAR = 1.3, 0.95, 50.0
-"""Times faster than judo on the other models; share of the raw steps a second; what Python adds to a plan [us]."""
+OTHER_RATIO, SHARE_BAR, OVERHEAD_BAR, COST_BAR = 1.3, 0.95, 50.0, 1.0
+"""Times faster than judo on the other models; share of the raw steps a second; what Python adds to a plan [us]; cost over judo's."""
 
 
 class SquaresCost(Cost):
@@ -62,31 +65,43 @@ class Size:
     periods: int
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What planning took, and what it was for."""
+
+    plan: float
+    """Median seconds of a plan."""
+    raw: float
+    """Median seconds of MuJoCo's own rollouts of the same commands from the same state."""
+    cost: float
+    """Paid by the model that was controlled, summed over the periods."""
+
+
 def bench_plan_sim(console: Console, seeds: int, threads: int | None) -> BenchResult:
-    """Return the time of a plan by MPPI with one round of sampling; `seeds` rounds of measurement, ours and judo's in turn."""
+    """Return the time of a plan by MPPI with one round of sampling, in control of the model that it plans through, and what the model then
+    pays; `seeds` rounds of measurement, ours and judo's in turn. Like judo's, the plans are not rolled out once more to be explained."""
     judo = peer_is_installed("judo", console)
     rows: list[tuple[Cell, ...]] = []
     bars: list[Bar] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in _sizes(judo):
             file = Path(folder) / "model.xml"
-            ours, raw, theirs = [], [], []
-            for _ in range(seeds):
-                plan, steps = _measure(size, threads)
-                ours.append(plan)
-                raw.append(steps)
+            ours, theirs = [], []
+            for seed in range(seeds):
+                ours.append(_measure(size, threads, seed))
                 if judo:
                     file.write_text(size.xml)
                     theirs.append(run_peer("judo", "judo_mpc.py", file, "--rollouts", size.rollouts, "--steps", size.periods, "--nodes",
-                                           KNOTS, "--threads", checked_threads(threads))["seconds"])
-            plan, steps = statistics.median(ours), statistics.median(raw)
-            peer = statistics.median(theirs) if theirs else None
-            share, overhead = steps / plan, 1e6 * (plan - steps)
-            rows.append((size.name, size.rollouts, size.periods, 1e3 * plan, 1e3 * steps, share, overhead,
-                         None if peer is None else 1e3 * peer, None if peer is None else peer / plan))
-            bars.append(Bar(f"{size.name}: share of the raw steps", share, SHARE_BAR, at_least=True))
-            if peer is not None:
-                bars.append(Bar(f"{size.name}: x judo", peer / plan, RATIO_BARS.get(size.name, OTHER_RATIO), at_least=True))
+                                           KNOTS, "--plans", PLANS, "--threads", checked_threads(threads), "--push", PUSH,
+                                           "--seed", seed))
+            plan, raw, cost = (statistics.median(getattr(m, name) for m in ours) for name in ("plan", "raw", "cost"))
+            peer, peer_cost = (statistics.median(m[name] for m in theirs) if theirs else None for name in ("seconds", "cost"))
+            rows.append((size.name, size.rollouts, size.periods, 1e3 * plan, 1e3 * raw, raw / plan, 1e6 * (plan - raw),
+                         None if peer is None else 1e3 * peer, None if peer is None else peer / plan, cost, peer_cost))
+            bars.append(Bar(f"{size.name}: share of the raw steps", raw / plan, SHARE_BAR, at_least=True))
+            if peer is not None and peer_cost is not None:
+                bars += [Bar(f"{size.name}: x judo", peer / plan, RATIO_BARS.get(size.name, OTHER_RATIO), at_least=True),
+                         Bar(f"{size.name}: cost over judo's", cost / peer_cost, COST_BAR, at_least=False)]
             console.print(f"{size.name}: {1e3 * plan:.3f} ms a plan", highlight=False)
     bars.append(Bar("least overhead of a plan", min(row[6] for row in rows), OVERHEAD_BAR, at_least=False, unit="us"))
     return BenchResult("plan-sim", COLUMNS, rows, bars, machine(threads))
@@ -109,40 +124,58 @@ def _sizes(judo: bool) -> list[Size]:
     return [Size("cart-pole (judo's)", peer_file("judo", JUDO_CARTPOLE).read_text(), 32, 25), *sizes] if judo else sizes
 
 
-def _measure(size: Size, threads: int | None) -> tuple[float, float]:
-    """Return the median seconds of a plan, and of nothing but as many raw steps."""
+def _measure(size: Size, threads: int | None, seed: int) -> Measured:
     machine_model = mujoco.MjModel.from_xml_string(size.xml)
     model = SimulatorModel(machine_model, PhysicsSpace(machine_model), 1, threads)
     limited = machine_model.actuator_ctrllimited.astype(bool)
     low, high = (np.where(limited, machine_model.actuator_ctrlrange[:, i], sign) for i, sign in enumerate((-1.0, 1.0)))
     command = CommandSpec(CommandMode.ACTUATOR, tuple(map(str, range(machine_model.nu))), low, high, "actuator input")
-    config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS, std=0.1)
-    planner = MPPI(SimulatorEvaluator(model, SquaresCost()), command, machine_model.opt.timestep, config)
-    raw = _RawSteps(machine_model, size, low, high, model.threads)
-    x0 = torch.from_numpy(np.concatenate([machine_model.qpos0, np.zeros(machine_model.nv)]))
-    generator, previous, plans, steps = torch.Generator().manual_seed(0), None, [], []
+    config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS, std=0.1,
+                        effective_samples=1 / size.rollouts)
+    evaluator = _Watched(model, SquaresCost())
+    planner = MPPI(evaluator, command, machine_model.opt.timestep, config)
+    planner.explains = False
+    raw = _RawSteps(machine_model, size, model.threads)
+    controlled, cost = mujoco.MjData(machine_model), 0.0
+    controlled.qvel[:] = np.random.default_rng(seed).normal(0.0, PUSH, machine_model.nv)
+    generator, previous, plans, steps = torch.Generator().manual_seed(seed), None, [], []
     for _ in range(PLANS):
+        x0 = torch.from_numpy(np.concatenate([controlled.qpos, controlled.qvel]))
         started = time.perf_counter()
         previous = planner.plan(x0, previous, generator)
         plans.append(time.perf_counter() - started)
-        steps.append(raw.seconds())
-    return statistics.median(plans[PLANS // 6:]), statistics.median(steps[PLANS // 6:])
+        steps.append(raw.seconds(controlled, evaluator.rolled_out.numpy()))
+        controlled.ctrl[:] = previous.action_at(0.0)
+        mujoco.mj_step(machine_model, controlled)
+        cost += float(np.square(controlled.qpos).sum() + np.square(controlled.qvel).sum() + 0.1 * np.square(controlled.ctrl).sum())
+    return Measured(statistics.median(plans[PLANS // 6:]), statistics.median(steps[PLANS // 6:]), cost)
+
+
+class _Watched(SimulatorEvaluator):
+    """Remembers the plans (N, H, nu) that it rolled out last."""
+
+    rolled_out: Tensor
+
+    def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        self.rolled_out = actions
+        return super().costs(x0, actions, generator)
 
 
 class _RawSteps:
-    """MuJoCo's own threaded rollouts of a size, from the model's reference under small random commands."""
+    """MuJoCo's own threaded rollouts of a size."""
 
-    def __init__(self, model: mujoco.MjModel, size: Size, low: np.ndarray, high: np.ndarray, threads: int) -> None:
+    def __init__(self, model: mujoco.MjModel, size: Size, threads: int) -> None:
         self._batch, self._periods = Batch(model, size.rollouts, threads), size.periods
         self._start = self._batch.state.copy()
-        draws = np.random.default_rng(0).normal(0.0, 0.05, (size.rollouts, size.periods, model.nu))
-        self._control = np.clip(0.5 * (low + high) + (high - low) * draws, low, high)
+        self._qpos, self._qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._record = int(mujoco.mjtState.mjSTATE_QPOS | mujoco.mjtState.mjSTATE_QVEL)
         self._out = {self._record: np.empty((size.rollouts, size.periods, model.nq + model.nv))}
 
-    def seconds(self) -> float:
-        """Return what one round takes."""
+    def seconds(self, start: mujoco.MjData, commands: np.ndarray) -> float:
+        """Return what the rollouts of commands (N, H, nu) from `start` take."""
+        commands = np.ascontiguousarray(commands, dtype=np.float64)
         self._batch.state[:] = self._start
+        self._qpos[:], self._qvel[:] = start.qpos, start.qvel
         started = time.perf_counter()
-        self._batch.rollout(self._periods, control=self._control, record=[self._record], out=self._out)
+        self._batch.rollout(self._periods, control=commands, record=[self._record], out=self._out)
         return time.perf_counter() - started

@@ -12,7 +12,11 @@ from sim.simulator.simulator_model import SimulatorModel
 
 
 class SimulatorEvaluator:
-    """An `Evaluator` over the simulator: a particle for every variant of the model, float64, no noise."""
+    """An `Evaluator` over the simulator: a particle for every variant of the model, float64, no noise.
+
+    Torch's own threads are switched off in the whole process, as by `Workers`: they would cut sums by their number, and wait for work
+    on the cores that the physics needs.
+    """
 
     dtype = torch.float64
 
@@ -20,6 +24,7 @@ class SimulatorEvaluator:
         """`risk`: over the variants, as in `planners.risk.make_risk`."""
         self.model, self.cost = model, cost
         self._risk = make_risk(risk)
+        torch.set_num_threads(1)
 
     @torch.no_grad()
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -27,7 +32,9 @@ class SimulatorEvaluator:
         actions = actions.double()
         states = self._states(x0, actions)
         particles = particle_costs(self.cost, x0, states, actions)
-        costs = self._risk(particles) if len(particles) > 1 else particles[0]
+        if particles.shape[0] == 1:
+            return torch.nan_to_num(particles[0], nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        costs = self._risk(particles)
         # a risk measure may overlook a particle that diverged
         return torch.where(costs.isfinite() & particles.isfinite().all(0), costs, torch.inf)
 

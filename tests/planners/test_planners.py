@@ -55,6 +55,18 @@ def test_the_control_weight_pulls_towards_small_commands(build):
     assert weighed.actions.square().sum() < plain.actions.square().sum()
 
 
+def test_without_explanations_the_actions_are_the_same_and_nothing_is_rolled_out_for_them(planner_name, build):
+    explained, bare = build(planner_name), build(planner_name)
+    bare.explains = False
+    bare.evaluator.explain = None  # calling it would raise
+    first, second = (planner.plan(X0, None, seeded()) for planner in (explained, bare))
+    torch.testing.assert_close(second.actions, first.actions, rtol=0, atol=0)
+    assert second.states is None
+    assert second.report.cost_by_term == {}
+    assert second.report.active_limits == first.report.active_limits
+    assert math.isfinite(second.cost)
+
+
 @pytest.mark.parametrize("change", [{"std": 0.0}, {"shrink": 0.0}, {"shrink": 1.1}, {"effective_samples": 0.0}, {"effective_samples": 1.5}])
 def test_bad_mppi_is_refused(change):
     with pytest.raises(ConfigurationError):

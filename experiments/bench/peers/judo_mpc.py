@@ -1,4 +1,5 @@
-"""Measures judo (`judo-rai` 0.1.0) as it is installed: what its controller takes for a plan by MPPI through MuJoCo.
+"""Measures judo (`judo-rai` 0.1.0) as it is installed: what its controller takes for a plan by MPPI through MuJoCo,
+and what the model pays that it controls.
 
 Run by `.peers/judo/bin/python` (`make bench-peers` builds it); imports nothing of Reflexarc. The last line of the output is one JSON
 object. Its rollouts get as many threads as it is told, where it would take one for every rollout itself.
@@ -59,27 +60,36 @@ class _FewData:
 
 
 def main() -> None:
-    """Time plans, and print their median [s]."""
+    """Control the model by plans; print the median of their times [s], and what was paid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="MJCF file")
     parser.add_argument("--rollouts", type=int, default=32)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--plans", type=int, default=60)
+    parser.add_argument("--plans", type=int, default=120)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--push", type=float, default=0.5, help="standard deviation of the first velocities")
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     task = Squares(options.model)
     optimizer = MPPI(MPPIConfig(num_rollouts=options.rollouts, num_nodes=options.nodes), task.nu)
     controller = Controller(ControllerConfig(horizon=options.steps * task.dt, spline_order="linear"), task, optimizer)
     assert controller.num_timesteps == options.steps, (controller.num_timesteps, options.steps)
     controller.rollout_backend = FewThreads(task.model, options.rollouts, options.threads)
-    controller.current_state = np.concatenate([task.model.qpos0, np.zeros(task.model.nv)])
-    seconds = []
+    data = mujoco.MjData(task.model)
+    data.qvel[:] = np.random.default_rng(options.seed).normal(0.0, options.push, task.model.nv)
+    np.random.seed(options.seed)  # noqa: NPY002 judo draws from NumPy's own generator
+    seconds, cost = [], 0.0
     for _ in range(options.plans):
+        controller.current_state, controller.time = np.concatenate([data.qpos, data.qvel]), data.time
         started = time.perf_counter()
         controller.update_action()
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({"seconds": statistics.median(seconds[len(seconds) // 6:]), "mujoco": mujoco.__version__}))
+        data.ctrl[:] = controller.action(data.time)
+        mujoco.mj_step(task.model, data)
+        cost += float(np.square(data.qpos).sum() + np.square(data.qvel).sum() + 0.1 * np.square(data.ctrl).sum())
+    median = statistics.median(seconds[len(seconds) // 6:])
+    print(json.dumps({"seconds": median, "cost": cost, "mujoco": mujoco.__version__}))
 
 
 if __name__ == "__main__":
