@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 import torch
 from scipy.interpolate import CubicSpline
@@ -61,22 +62,37 @@ class Parameterisation:
         later = np.minimum(np.arange(self.horizon) + 1, self.horizon - 1)
         return np.eye(self.horizon)[later] if self.interpolation == "raw" else np.linalg.pinv(self._basis) @ self._basis[later]
 
-    @cached_property
-    def _basis_of(self) -> dict[torch.dtype, Tensor]:
-        return {dtype: torch.as_tensor(self._basis, dtype=dtype) for dtype in (torch.float32, torch.float64)}
-
-    @cached_property
-    def _shift_of(self) -> dict[torch.dtype, Tensor]:
-        return {dtype: torch.as_tensor(self._shift, dtype=dtype) for dtype in (torch.float32, torch.float64)}
-
     def actions(self, parameters: Tensor) -> Tensor:
         """Return actions (..., H, nu) of parameters (..., K, nu)."""
-        if self.interpolation == "raw":
-            return parameters
-        return torch.matmul(self._basis_of[parameters.dtype], parameters)
+        return parameters if self.interpolation == "raw" else _mapped(self._basis, parameters)
 
     def shifted(self, parameters: Tensor) -> Tensor:
         """Return parameters (..., K, nu) moved one control period ahead: the warm start of the next plan."""
         if self.interpolation == "raw":
             return torch.cat([parameters[..., 1:, :], parameters[..., -1:, :]], dim=-2)
-        return torch.matmul(self._shift_of[parameters.dtype], parameters)
+        return _mapped(self._shift, parameters)
+
+
+def _mapped(matrix: np.ndarray, parameters: Tensor) -> Tensor:
+    """Return matrix (M, K) @ parameters (..., K, nu): compiled, since torch takes longer to begin than such a product takes, unless
+    gradients must flow."""
+    if parameters.requires_grad:
+        return torch.matmul(torch.as_tensor(matrix, dtype=parameters.dtype), parameters)
+    *batch, knots, nu = parameters.shape
+    flat = parameters.contiguous().view(-1, knots, nu).numpy()
+    return torch.from_numpy(_multiply(matrix, flat)).view(*batch, len(matrix), nu)
+
+
+@numba.njit(cache=True)
+def _multiply(matrix: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+    """Return (N, M, nu) of matrix (M, K) and parameters (N, K, nu), in their precision."""
+    count, knots, nu = parameters.shape
+    out = np.zeros((count, len(matrix), nu), dtype=parameters.dtype)
+    for n in range(count):
+        for m in range(len(matrix)):
+            for k in range(knots):
+                weight = parameters.dtype.type(matrix[m, k])
+                if weight != 0:
+                    for i in range(nu):
+                        out[n, m, i] += weight * parameters[n, k, i]
+    return out

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,7 +114,7 @@ class SamplingPlanner(ABC):
                 candidates[0] = nominal
             actions = self._clip(self.parameterisation.actions(candidates))
             costs = self.evaluator.costs(x0, actions, generator)
-            finite = int(costs.isfinite().sum())
+            finite = int(np.count_nonzero(np.isfinite(costs.numpy())))
             samples, nonfinite = samples + costs.shape[0], nonfinite + costs.shape[0] - finite
             if finite:
                 search = self.update(_with_best(search, candidates, costs), candidates, costs, iteration - 1)

@@ -24,9 +24,11 @@ TINY = ["--name", "run", "--no-report", "--steps", "25", "--trials", "5", "--mem
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the program as a terminal would: where the tests run in the background, they were told to ignore Ctrl-C."""
     command = [sys.executable, "-c", "from experiments.cli import main; main()", *arguments]
     return subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+                            stderr=subprocess.STDOUT, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
 
 def finished_trials(run: Path) -> int:
