@@ -1,4 +1,8 @@
-"""Planning while the last command acts: what is sent at the start of a period was found before it, for where the robot would then be."""
+"""Planning while the last command acts: what is sent at the start of a period was found before it, for where the robot would then be.
+
+For planners that fit into a period, in the loop's own process, where the model may be refitted between two plans. A planner that takes
+longer, or must not hold the loop up, goes beside the robot: `policies.asynchronous`.
+"""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from dynamics.state_space import StateSpace
-from planners.plan import Plan, PlanMemory
+from planners.plan import Plan
 from planners.planner import Planner
+from policies.warm_start import warm_start
 from robots.command import Command, CommandSpec
 from robots.errors import ConfigurationError, NumericalError
 from robots.observation import Observation
@@ -58,7 +58,7 @@ class RecedingHorizonPolicy:
             started = time.perf_counter()
             if self.before_plan is not None:
                 self.before_plan()
-            self.plan = self.planner.plan(x0, self._warm_start(), self._generator, self._deadline)
+            self.plan = self.planner.plan(x0, warm_start(self.plan, self._age, self.planner), self._generator, self._deadline)
             self._age = 0
             self.plan_seconds = time.perf_counter() - started
         if self.plan.actions is None:
@@ -67,19 +67,3 @@ class RecedingHorizonPolicy:
         action = self.plan.actions[self._age].double().numpy()
         self._age += 1
         return Command(self._command.mode, self._command.clip(action))
-
-    def _warm_start(self) -> Plan | None:
-        """Return the last plan as if it had been made one period ago, as `Planner.plan` expects it; None where it is spent."""
-        plan = self.plan
-        if plan is None or plan.memory is None or self._age >= self.planner.horizon > 1:
-            return None
-        if self._age == 1:
-            return plan
-        parameterisation = getattr(self.planner, "parameterisation", None)
-        if parameterisation is None:
-            return None
-        mean, elites = plan.memory.mean, plan.memory.elites
-        for _ in range(self._age - 1):
-            mean = parameterisation.shifted(mean)
-            elites = None if elites is None else parameterisation.shifted(elites)
-        return replace(plan, states=None, states_std=None, memory=PlanMemory(mean, elites))

@@ -1,0 +1,1 @@
+"""Planning beside the robot instead of in its control period: plans as functions of time, and what takes their delay away."""

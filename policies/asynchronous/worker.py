@@ -1,0 +1,97 @@
+"""Where planning happens: at once, or in a thread beside the control loop (`process_worker`: in a process)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from policies.asynchronous.exchange import PlanAnswer, PlanningStopped, PlanRequest
+from policies.asynchronous.request_planner import RequestPlanner
+from robots.errors import ConfigurationError
+
+STARTING_SECONDS = 120.0
+"""Time that a planner may take to be made [s]: a process imports, a model is built."""
+ENDING_SECONDS = 2.0
+"""Time that the plan in the making may take when a worker is closed [s]."""
+
+
+class PlanWorker(Protocol):
+    """Answers one request at a time."""
+
+    def submit(self, request: PlanRequest) -> None:
+        """Hand over a request and return at once; the answer to the last one was fetched before. PlanningStopped if nobody is there."""
+        ...
+
+    def result(self, timeout: float = 0.0) -> PlanAnswer | None:
+        """Return the answer, None where there is none within `timeout` [s]. PlanningStopped if there never will be one."""
+        ...
+
+    def close(self) -> None:
+        """End it. Harmless twice."""
+        ...
+
+
+class InlineWorker:
+    """Plans in `submit`, which takes as long as that: for delays that are declared, not lived."""
+
+    def __init__(self, planner: RequestPlanner) -> None:
+        self._planner = planner
+        self._answer: PlanAnswer | None = None
+
+    def submit(self, request: PlanRequest) -> None:
+        self._answer = self._planner.answer(request)
+
+    def result(self, timeout: float = 0.0) -> PlanAnswer | None:
+        answer, self._answer = self._answer, None
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+class ThreadWorker:
+    """Plans in a thread of this process: for planners that let go of Python's lock while they work, and models that are refitted here.
+
+    A planner that keeps the lock delays the control loop; give it a process.
+    """
+
+    def __init__(self, make: Callable[[], RequestPlanner]) -> None:
+        """`make` is called in the thread; what it raises is raised here."""
+        self._requests: queue.SimpleQueue[PlanRequest | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[PlanAnswer | Exception | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, args=(make,), name="reflexarc-planner", daemon=True)
+        self._thread.start()
+        try:
+            made = self._answers.get(timeout=STARTING_SECONDS)
+        except queue.Empty:
+            raise ConfigurationError(f"the planner was not made within {STARTING_SECONDS:.0f} s") from None
+        if made is not None:
+            raise made
+
+    def submit(self, request: PlanRequest) -> None:
+        if not self._thread.is_alive():
+            raise PlanningStopped("the planning thread has ended; make a new worker")
+        self._requests.put(request)
+
+    def result(self, timeout: float = 0.0) -> PlanAnswer | None:
+        try:
+            return self._answers.get(timeout=timeout) if timeout > 0 else self._answers.get_nowait()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._requests.put(None)
+            self._thread.join(ENDING_SECONDS)
+
+    def _work(self, make: Callable[[], RequestPlanner]) -> None:
+        try:
+            planner = make()
+        except Exception as error:  # raised where the worker is made
+            self._answers.put(error)
+            return
+        self._answers.put(None)
+        while (request := self._requests.get()) is not None:
+            self._answers.put(planner.answer(request))

@@ -1,0 +1,51 @@
+"""What planning beside the robot knows before the robot moves, and what it cannot be told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dynamics.state_space import Channel, Kind, StateSpace
+from policies.asynchronous.committed_plan import Way
+from policies.asynchronous.config import AsynchronousConfig
+from policies.asynchronous.exchange import PlanRequest
+from policies.asynchronous.policy import AsynchronousPolicy
+from policies.asynchronous.request_planner import RequestPlanner
+from policies.asynchronous.worker import InlineWorker
+from robots.errors import ConfigurationError, UnknownNameError
+from tests.policies.asynchronous_parts import COMMAND, DT, MEASURED, SPACE, CountingPlanner, Slider, slider, timed
+
+
+def test_what_a_plan_takes_is_learned_once_and_before_the_robot_begins():
+    _, worker, policy = timed(CountingPlanner(), lambda n: 0.5, AsynchronousConfig(rehearsals=4))
+    policy.reset(7)
+    assert len(worker.requests) == 1 + 4
+    policy.act(Slider().reset(0))
+    assert len(worker.requests) == 6 and worker.requests[5].seed == 7 and not len(worker.requests[5].way.actions)
+    policy.reset(8)
+    assert len(worker.requests) == 6
+
+
+def test_it_is_rehearsed_in_a_state_that_is_one():
+    space = StateSpace([Channel("q", ("z", "w", "i", "j", "k"), (0, 1, 2, 3, 4))])
+    turning = StateSpace([Channel("q", ("z",), (0,)), Channel("q", ("w", "i", "j", "k"), (1, 2, 3, 4), Kind.QUATERNION)])
+    heard = []
+
+    class Listening(InlineWorker):
+        def submit(self, request):
+            heard.append(request)
+            super().submit(PlanRequest(np.zeros(2), Way.nowhere(np.zeros(2), SPACE, 1)))
+
+    for where, x in ((space, [0, 0, 0, 0, 0]), (turning, [0, 1, 0, 0, 0])):
+        worker = Listening(RequestPlanner(CountingPlanner(), slider(), COMMAND))
+        AsynchronousPolicy(worker, where, COMMAND, DT, "beside", MEASURED).reset(0)
+        assert heard[-1].x.tolist() == x and heard[-1].way.states.tolist() == [x, x]
+
+
+@pytest.mark.parametrize(("options", "error"), [
+    ({"delay_periods": 0}, ConfigurationError), ({"quantile": 0.0}, ConfigurationError), ({"quantile": 1.5}, ConfigurationError),
+    ({"window": 0}, ConfigurationError), ({"rehearsals": 0}, ConfigurationError), ({"patience": float("nan")}, ConfigurationError),
+    ({"when_spent": "brake"}, UnknownNameError)])
+def test_bad_options_are_refused(options, error):
+    with pytest.raises(error):
+        AsynchronousConfig(**options)
