@@ -31,15 +31,19 @@ class AnalyticModel:
             raise ConfigurationError("AnalyticModel: expected a state of plain numbers and angles, got a quaternion; "
                                      "write the model with torch, as a DynamicsModel of its own")
         self.state_space, self.nu = state_space, nu
-        self._step, self._jacobian = _compiled(step), _compiled(jacobian)
-        self._turns = np.array([channel.kind is Kind.ANGLE for channel in state_space.channels for _ in channel.indices])
+        self._step_rows = _step_rows(step)
+        self.compiled_jacobian, self.compiled_rollout = _jacobian_rows(jacobian), _roll_out(step)
+        """What `linearize` and `roll_out_feedback` call, to be called from compiled code too."""
+        self.turns = np.array([channel.kind is Kind.ANGLE for channel in state_space.channels for _ in channel.indices])
+        """(nx,) True where an entry is an angle."""
+        self._no_gaps = np.empty((0, state_space.nx))
 
     def step(self, x: Tensor, u: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the next state (..., nx) of states x (..., nx) under commands u (..., nu)."""
         batch = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1])
         rows, commands = (v.detach().double().expand(*batch, v.shape[-1]).reshape(-1, v.shape[-1]).contiguous().numpy() for v in (x, u))
         out = np.empty_like(rows)
-        _step_rows(self._step, rows, commands, out)
+        self._step_rows(rows, commands, out)
         return torch.from_numpy(out).reshape(*batch, -1).to(x.dtype)
 
     def predict(self, x: Tensor, u: Tensor) -> Prediction:
@@ -50,54 +54,80 @@ class AnalyticModel:
 
     def linearize(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `dynamics.linearize`."""
-        a, b = np.zeros((len(x), x.shape[1], x.shape[1])), np.zeros((len(x), x.shape[1], u.shape[1]))
-        _jacobian_rows(self._jacobian, x, u, a, b)
-        return a, b
+        return self.compiled_jacobian(x, u)
 
     def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `dynamics.feedback_rollout`."""
-        reached, commands = np.empty((len(steps), *states.shape)), np.empty((len(steps), *actions.shape))
-        _roll_out(self._step, self._turns, x0, states, actions, steps, feedforward, gains, lower, upper, reached, commands)
-        return reached, commands
+        return self.compiled_rollout(self.turns, x0, states, actions, steps, feedforward, gains, lower, upper, self._no_gaps)
+
+    def roll_out_with_gaps(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
+                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `dynamics.feedback_rollout`."""
+        return self.compiled_rollout(self.turns, x0, states, actions, steps, feedforward, gains, lower, upper, gaps)
+
+
+# The loops are compiled around each formula, once a process for all models that share it.
 
 
 @functools.cache
-def _compiled(function: Callable) -> Callable:
-    """Return the function compiled, the same one for all models that it makes: what calls it is compiled anew for every other."""
-    return function if isinstance(function, numba.core.dispatcher.Dispatcher) else numba.njit(error_model="numpy")(function)
+def _compiled(formula: Callable) -> Callable:
+    return formula if isinstance(formula, numba.core.dispatcher.Dispatcher) else numba.njit(error_model="numpy")(formula)
 
 
-@numba.njit(error_model="numpy")
-def _step_rows(step: Step, x: np.ndarray, u: np.ndarray, out: np.ndarray) -> None:
-    for row in range(len(x)):
-        step(x[row], u[row], out[row])
+@functools.cache
+def _step_rows(formula: Step) -> Callable[..., None]:
+    step = _compiled(formula)
+
+    @numba.njit(error_model="numpy")
+    def rows(x, u, out):
+        for row in range(len(x)):
+            step(x[row], u[row], out[row])
+
+    return rows
 
 
-@numba.njit(error_model="numpy")
-def _jacobian_rows(jacobian: Jacobian, x: np.ndarray, u: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    for row in range(len(x)):
-        jacobian(x[row], u[row], a[row], b[row])
+@functools.cache
+def _jacobian_rows(formula: Jacobian) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    jacobian = _compiled(formula)
+
+    @numba.njit(error_model="numpy")
+    def rows(x, u):
+        a, b = np.zeros((len(x), x.shape[1], x.shape[1])), np.zeros((len(x), x.shape[1], u.shape[1]))
+        for row in range(len(x)):
+            jacobian(x[row], u[row], a[row], b[row])
+        return a, b
+
+    return rows
 
 
-@numba.njit(error_model="numpy")
-def _roll_out(step: Step, turns: np.ndarray, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray,
-              feedforward: np.ndarray, gains: np.ndarray, lower: np.ndarray, upper: np.ndarray, reached: np.ndarray,
-              commands: np.ndarray) -> None:
-    nx, nu = len(x0), len(lower)
-    away = np.empty(nx)
-    for sample in range(len(steps)):
-        for i in range(nx):
-            reached[sample, 0, i] = x0[i]
-        for t in range(len(actions)):
-            x, u = reached[sample, t], commands[sample, t]
-            for j in range(nx):
-                away[j] = x[j] - states[t, j]
-                if turns[j]:
-                    away[j] -= 2 * np.pi * np.round(away[j] / (2 * np.pi))
-            for i in range(nu):
-                wanted = actions[t, i] + steps[sample] * feedforward[t, i]
+@functools.cache
+def _roll_out(formula: Step) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    step = _compiled(formula)
+
+    @numba.njit(error_model="numpy")
+    def roll_out(turns, x0, states, actions, steps, feedforward, gains, lower, upper, gaps):
+        nx, nu = len(x0), len(lower)
+        reached, commands = np.empty((len(steps), *states.shape)), np.empty((len(steps), *actions.shape))
+        away = np.empty(nx)
+        for sample in range(len(steps)):
+            for i in range(nx):
+                reached[sample, 0, i] = x0[i]
+            for t in range(len(actions)):
+                x, u, following = reached[sample, t], commands[sample, t], reached[sample, t + 1]
                 for j in range(nx):
-                    wanted += gains[t, i, j] * away[j]
-                u[i] = min(max(wanted, lower[i]), upper[i])
-            step(x, u, reached[sample, t + 1])
+                    away[j] = x[j] - states[t, j]
+                    if turns[j]:
+                        away[j] -= 2 * np.pi * np.round(away[j] / (2 * np.pi))
+                for i in range(nu):
+                    wanted = actions[t, i] + steps[sample] * feedforward[t, i]
+                    for j in range(nx):
+                        wanted += gains[t, i, j] * away[j]
+                    u[i] = min(max(wanted, lower[i]), upper[i])
+                step(x, u, following)
+                if len(gaps):
+                    for j in range(nx):
+                        following[j] -= (1.0 - steps[sample]) * gaps[t, j]
+        return reached, commands
+
+    return roll_out

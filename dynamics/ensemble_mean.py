@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import math
+
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from dynamics.feedback_rollout import roll_out_feedback_by_torch
+from dynamics.fused_mean import FusedMean, mean_kernel
 from dynamics.linearize import linearize_by_torch
-from dynamics.model import EnsembleModel, Prediction
+from dynamics.model import Prediction
+from dynamics.neural_ensemble import NeuralEnsemble
 from dynamics.state_space import rotation_matrix
+from dynamics.workers import Workers
 
 
 class EnsembleMean:
-    """One step is the ensemble's own mean step, to float32; `refresh` takes the weights as they are."""
+    """One step is the ensemble's own mean step, to float32; `refresh` takes the weights as they are. Not for several threads at once.
 
-    def __init__(self, model: EnsembleModel) -> None:
-        self.state_space, self.nu, self._model = model.state_space, model.nu, model
+    Compiled for states of plain numbers and angles where the processor has fused multiply-adds; by torch elsewhere.
+    """
+
+    def __init__(self, model: NeuralEnsemble, workers: Workers | None = None, *, compiled: bool = True) -> None:
+        """`workers`: who shares the work; None: the calling thread does all of it, to the same bits."""
+        self.state_space, self.nu, self._model, self._workers = model.state_space, model.nu, model, workers
+        self._kernel = mean_kernel() if compiled and not model.state_space.has_quaternions else None
+        self._taken = -1  # a number of changes
         self.refresh()
 
     def refresh(self) -> None:
-        """Take a new snapshot of the weights."""
+        """Take a new snapshot of the weights where they were changed since the last one."""
+        if self._taken == self._model.changes:
+            return
+        self._taken = self._model.changes
         network, no = self._model.folded(), self.state_space.no
         self._weights, self._biases = list(network.weights), list(network.biases)
         self._weights[-1], self._biases[-1] = self._weights[-1][..., :no].contiguous(), self._biases[-1][..., :no].contiguous()
+        self._fused = None if self._kernel is None else FusedMean(network, self._kernel, self._workers)
 
     def step(self, x: Tensor, u: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the mean next state (..., nx) of states x (..., nx) under commands u (..., nu)."""
@@ -35,35 +52,37 @@ class EnsembleMean:
         """See `DynamicsModel.predict`: the whole ensemble's."""
         return self._model.predict(x, u)
 
+    def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
+                          gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `dynamics.feedback_rollout`."""
+        if self._fused is None:
+            return roll_out_feedback_by_torch(self, x0, states, actions, steps, feedforward, gains, lower, upper)
+        return self._fused.roll_out_feedback(x0, states, actions, steps, feedforward, gains, lower, upper)
+
     @torch.no_grad()
     def linearize(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `dynamics.linearize`: one forward pass of the rows, then all outputs' gradients of all members in one product a layer."""
+        """See `dynamics.linearize`: the network's gradients by hand, and the chain rule for what is around it."""
         space = self.state_space
         if space.has_quaternions:
             return linearize_by_torch(self, x, u)
-        states, commands = torch.as_tensor(x), torch.as_tensor(u)
-        *hidden, _ = self._layers(self._inputs(states, commands))
-        members, rows, no = len(self._weights[-1]), len(x), space.no
+        x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        gradients = self._gradients(x, u) if self._fused is None else self._fused.gradients(x, u)
+        a, b = np.zeros((len(x), space.ndx, space.ndx)), np.zeros((len(x), space.ndx, self.nu))
+        _chain(gradients, x, space.angle_inputs.numpy(), space.output_tangents.numpy(),
+               space.absolute_outputs.numpy(), a, b)
+        return a, b
+
+    def _gradients(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Return what `FusedMean.gradients` does: all outputs of all members in one product a layer."""
+        *hidden, _ = self._layers(self._inputs(torch.as_tensor(x), torch.as_tensor(u)))
+        members, rows, no = len(self._weights[-1]), len(x), self.state_space.no
         gradients = self._weights[-1].mT.unsqueeze(1)  # (E, 1, no, h), by the last hidden layer
         for before, weight in zip(reversed(hidden), reversed(self._weights[:-1]), strict=True):
             share = torch.sigmoid(before)
             slopes = share * (1 + before * (1 - share))  # of x sigmoid(x)
             flat = (gradients * slopes.unsqueeze(2)).reshape(members, rows * no, -1)
             gradients = torch.bmm(flat, weight.mT).view(members, rows, no, -1)
-        by_input = gradients.expand(members, rows, no, -1).mean(0).double()  # (T, no, d)
-        by_state = by_input[..., : space.nx].clone()
-        angles, n = space.angle_inputs, len(space.angle_inputs)
-        if n:
-            sines, cosines = by_input[..., space.nx: space.nx + n], by_input[..., space.nx + n: space.nx + 2 * n]
-            at = states[:, angles].unsqueeze(1)
-            by_state[..., angles] += torch.cos(at) * sines - torch.sin(at) * cosines
-        a = torch.eye(space.ndx, dtype=torch.float64).repeat(rows, 1, 1)
-        absolute = space.output_tangents[space.absolute_outputs]
-        a[:, absolute, absolute] = 0.0
-        a[:, space.output_tangents] += by_state
-        b = torch.zeros(rows, space.ndx, self.nu, dtype=torch.float64)
-        b[:, space.output_tangents] = by_input[..., -self.nu:]
-        return a.numpy(), b.numpy()
+        return (gradients.expand(members, rows, no, -1) / members).reshape(members, rows * no, -1).numpy()
 
     def _inputs(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the raw input (..., d) of a folded network."""
@@ -78,3 +97,29 @@ class EnsembleMean:
             found.append(torch.baddbmm(bias, hidden, weight))
             hidden = torch.nn.functional.silu(found[-1])
         return found
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _chain(gradients: np.ndarray, x: np.ndarray, angles: np.ndarray, tangents: np.ndarray, absolute: np.ndarray, a: np.ndarray,
+           b: np.ndarray) -> None:
+    """Write the Jacobians of a step, a and b zeroed, from the members' gradients (E, T no, d or more) by raw inputs."""
+    members, (periods, nx), nu, outputs, turning = len(gradients), x.shape, b.shape[2], len(tangents), len(angles)
+    total = np.empty(nx + 2 * turning + nu)
+    for t in range(periods):
+        for i in range(nx):
+            a[t, i, i] = 1.0
+        for o in range(outputs):
+            for j in range(len(total)):
+                total[j] = 0.0
+                for e in range(members):
+                    total[j] += gradients[e, t * outputs + o, j]
+            i = tangents[o]
+            if absolute[o]:
+                a[t, i, i] = 0.0
+            for j in range(nx):
+                a[t, i, j] += total[j]
+            for j in range(turning):
+                angle = x[t, angles[j]]
+                a[t, i, angles[j]] += math.cos(angle) * total[nx + j] - math.sin(angle) * total[nx + turning + j]
+            for j in range(nu):
+                b[t, i, j] = total[nx + 2 * turning + j]

@@ -39,6 +39,13 @@ def roll_out_feedback(model: DynamicsModel, x0: np.ndarray, states: np.ndarray, 
     own = getattr(model, "roll_out_feedback", None)
     if gaps is None and own is not None:
         return own(x0, states, actions, steps, feedforward, gains, lower, upper)
+    return roll_out_feedback_by_torch(model, x0, states, actions, steps, feedforward, gains, lower, upper, gaps)
+
+
+def roll_out_feedback_by_torch(model: DynamicsModel, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray,
+                               feedforward: np.ndarray, gains: np.ndarray, lower: np.ndarray, upper: np.ndarray,
+                               gaps: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `roll_out_feedback` does, by one `step` of all rollouts after the other."""
     space = model.state_space
     about, nominal, forward, feedback, low, high = (torch.as_tensor(v, dtype=torch.float64)
                                                     for v in (states, actions, feedforward, gains, lower, upper))

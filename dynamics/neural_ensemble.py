@@ -93,6 +93,8 @@ class NeuralEnsemble:
         self.members = config.members
         self.fits = 0
         """Fits so far."""
+        self.changes = 0
+        """How often the weights were changed, by a fit or by `load_tensors`: a snapshot is still true where this is the same."""
         generator = torch.Generator().manual_seed(seed)
         no, width = state_space.no, state_space.nf + nu
         widths = (width, *config.hidden, 2 * no if config.probabilistic else no)
@@ -123,6 +125,7 @@ class NeuralEnsemble:
             self.load_tensors(before)
             raise
         self.fits += 1
+        self.changes += 1
         return FitReport(tuple(reports), used, tuple(sorted(held_out)), time.perf_counter() - started)
 
     def _fit_members(self, data: TransitionData, workers: Workers,
@@ -234,6 +237,7 @@ class NeuralEnsemble:
         self.fits = int(state["fits"])
         for i, (parameters, optimiser) in enumerate(zip(self._members, self._optimisers, strict=True)):
             load_network(state, parameters, optimiser, f"member{i}.")
+        self.changes += 1
 
     def _features(self, data: TransitionData) -> Tensor:
         return torch.cat([self.state_space.features(data.x), data.u], dim=-1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from typing import TypeVar
 
@@ -39,6 +39,10 @@ class Workers:
             for future in futures:
                 future.cancel()
         return [future.result() for future in futures]
+
+    def begin(self, work: Callable[[], Result]) -> Future[Result]:
+        """Have a thread do `work` while the caller goes on; its result or error is the future's."""
+        return self._pool.submit(work)
 
     def close(self) -> None:
         """End the threads once their work is done."""

@@ -12,13 +12,14 @@ from torch import Tensor
 from dynamics.ensemble_mean import EnsembleMean
 from dynamics.neural_ensemble import NeuralEnsemble
 from dynamics.workers import one_torch_thread
+from planners.analytic_problem import make_trajectory_problem
 from planners.evaluation import Evaluator
 from planners.ilqr_solver import ILQRSolver, Solution, SolverConfig
 from planners.linear_quadratic import LocalPolicy
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
 from planners.planner import checked_memory
-from planners.trajectory_problem import Trajectory, TrajectoryProblem
+from planners.trajectory_problem import Trajectory
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError, NonFiniteError, ShapeError
 
@@ -48,8 +49,8 @@ class ILQR:
         self.horizon = config.horizon
         self.parameterisation = Parameterisation(config.horizon)
         model = evaluator.model
-        self._snapshot = EnsembleMean(model) if isinstance(model, NeuralEnsemble) else None
-        self.problem = TrajectoryProblem(self._snapshot or model, evaluator.cost, command.minimum.copy(), command.maximum.copy())
+        self._snapshot = EnsembleMean(model, getattr(evaluator, "workers", None)) if isinstance(model, NeuralEnsemble) else None
+        self.problem = make_trajectory_problem(self._snapshot or model, evaluator.cost, command.minimum.copy(), command.maximum.copy())
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None, *,
              initial_actions: Tensor | None = None, initial_states: Tensor | None = None) -> Plan:
@@ -60,6 +61,8 @@ class ILQR:
         The plan's gains are those of the last linearisation; memory of iLQR is the actions, shifted when it is next used.
         """
         started = time.perf_counter()
+        if deadline is not None and np.isnan(deadline):
+            raise ConfigurationError(f"deadline: expected a number of seconds, or None for as long as it takes; got {deadline}")
         x = self._checked("x0", x0, (self.problem.space.nx,))
         with one_torch_thread():
             if self._snapshot is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 
 from planners.linear_quadratic import LinearQuadraticModel, LocalPolicy, Outcome
@@ -38,11 +40,11 @@ class SolverConfig:
     step_min: float = 1e-3
     """Shortest step."""
     all_steps_at_once: bool = True
-    """Roll all steps out in one batch and take the best, for models whose rollouts are parallel; otherwise a full step alone first,
-    and the others only where it fails."""
+    """Roll all steps out in one batch and take the best, for models whose rollouts are parallel; otherwise one after the other, until one
+    is accepted."""
     compile_for_size: bool = False
     """Compile the backward pass for this number of states and commands alone: takes seconds, once for every size, and is kept on disk;
-    halves the pass for few states."""
+    more than halves the pass for few states. Where model and cost are formulas it is compiled in one with them, in every process."""
     improvement_min: float = 0.0
     """Share of the expected decrease above which a step is accepted."""
     ascent_max: float = 2.0
@@ -125,18 +127,23 @@ class ILQRSolver:
         self._problem, self._config, self._x0 = problem, config, x0
         self.trajectory = start
         """The best so far."""
-        self._policy = policy
+        self._policy, self._unmade = policy, 1.0
+        """Of the last backward pass, and the share of its feedforward that no step has made."""
         self._regularisation = Regularisation(config)
+        self._unlimited: tuple[np.ndarray, np.ndarray] | None = None
+        """By how much commands may change where nothing limits them."""
+        if np.isinf(problem.lower).all() and np.isinf(problem.upper).all():
+            self._unlimited = room_for_change(start.actions, problem.lower, problem.upper)
         self._rollouts = self._nonfinite = 0
 
     def solve(self, deadline: float | None = None) -> Solution:
         """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`.
 
-        `deadline`: of time.perf_counter [s].
+        `deadline`: of time.perf_counter [s]; where it has passed already the start is returned.
         """
         model: LinearQuadraticModel | None = None
-        iterations, rounds, status = 0, 0, None
         began = time.perf_counter()
+        iterations, rounds, status = 0, 0, None if deadline is None or began < deadline else PlanStatus.DEADLINE
         while status is None:
             rounds += 1
             if model is None:
@@ -149,7 +156,7 @@ class ILQRSolver:
                 if self._regularisation.exhausted:
                     status = PlanStatus.INDEFINITE
             else:
-                self._policy = policy
+                self._policy, self._unmade = policy, 1.0
                 if self._is_stationary(policy):
                     status = PlanStatus.CONVERGED
                 else:
@@ -162,19 +169,19 @@ class ILQRSolver:
                 now = time.perf_counter()
                 if now + (now - began) / rounds > deadline:
                     status = PlanStatus.DEADLINE
-        return Solution(self.trajectory, self._policy, status, iterations, self._rollouts, self._nonfinite)
+        policy = self._policy if self._unmade == 1.0 else self._policy.shortened(self._unmade)
+        return Solution(self.trajectory, policy, status, iterations, self._rollouts, self._nonfinite)
 
     def _backward(self, model: LinearQuadraticModel) -> LocalPolicy:
-        actions, weight = self.trajectory.actions, self._regularisation.weight
+        weight = self._regularisation.weight
+        lowest, highest = self._unlimited or room_for_change(self.trajectory.actions, self._problem.lower, self._problem.upper)
         by_control, by_state = (weight, 0.0) if self._config.regularise == "control" else (0.0, weight)
-        return model.backward(self._problem.lower - actions, self._problem.upper - actions, by_control, by_state,
-                              self._config.compile_for_size)
+        return model.backward(lowest, highest, by_control, by_state, self._config.compile_for_size)
 
     def _is_stationary(self, policy: LocalPolicy) -> bool:
         if self.trajectory.gaps is not None or self._regularisation.weight > LIGHT:
             return False
-        relative = np.abs(policy.feedforward) / (np.abs(self.trajectory.actions) + 1.0)
-        return (relative.max(1).mean() < self._config.feedforward_tolerance
+        return (relative_size(policy.feedforward, self.trajectory.actions) < self._config.feedforward_tolerance
                 or abs(policy.expected_change(1.0)) < ROUND_OFF * abs(self.trajectory.cost))
 
     def _step(self, policy: LocalPolicy) -> tuple[PlanStatus | None, bool]:
@@ -188,10 +195,15 @@ class ILQRSolver:
         little = before.cost - self.trajectory.cost < self._config.cost_tolerance * abs(before.cost)
         return (PlanStatus.CONVERGED if little and light and before.gaps is None else None), True
 
-    def _batches(self, about: Trajectory) -> list[np.ndarray]:
+    def _batches(self, about: Trajectory) -> Iterator[np.ndarray]:
+        """Yield the step lengths that are rolled out together; while there are gaps to close, the full step alone first."""
         steps = self._config.steps
-        full_step_first = about.gaps is not None or not self._config.all_steps_at_once
-        return [steps[:1], steps[1:]] if full_step_first and len(steps) > 1 else [steps]
+        if not self._config.all_steps_at_once:
+            yield from (steps[i: i + 1] for i in range(len(steps)))
+        elif about.gaps is not None and len(steps) > 1:
+            yield from (steps[:1], steps[1:])
+        else:
+            yield steps
 
     def _search(self, policy: LocalPolicy) -> bool:
         """Take the best step along the policy that lowers the cost as it should, the longest while there are gaps to close."""
@@ -199,17 +211,45 @@ class ILQRSolver:
         for steps in self._batches(about):
             tried = self._problem.roll_out(self._x0, about, policy, steps)
             self._rollouts += len(steps)
-            self._nonfinite += int(np.isinf(tried.costs).sum())
-            change, expected = tried.costs - about.cost, policy.expected_change(steps)
-            accepted = change < self._config.improvement_min * np.minimum(expected, 0.0)
-            if about.gaps is not None:
-                accepted |= (expected > 0) & (change <= self._config.ascent_max * expected)
-            accepted &= np.isfinite(tried.costs)
-            if accepted.any():
-                cheapest = np.where(accepted, tried.costs, np.inf).argmin()
-                best = int(cheapest if about.gaps is None else accepted.argmax())
-                left = 1.0 - steps[best]
+            costs, best = tried.costs.tolist(), None
+            self._nonfinite += costs.count(np.inf)
+            for i, cost in enumerate(costs):
+                if not self._is_accepted(cost - about.cost, policy.expected_change(float(steps[i]))):
+                    continue
+                if best is None or cost < costs[best]:
+                    best = i
+                if about.gaps is not None:
+                    break
+            if best is not None:
+                left = 1.0 - float(steps[best])
                 self.trajectory = tried.one(best, None if about.gaps is None or left == 0.0 else left * about.gaps)
-                self._policy = policy.shortened(left)
+                self._policy, self._unmade = policy, left
                 return True
         return False
+
+    def _is_accepted(self, change: float, expected: float) -> bool:
+        if self.trajectory.gaps is not None and expected > 0.0 and change <= self._config.ascent_max * expected:
+            return True
+        return change < self._config.improvement_min * min(expected, 0.0)
+
+
+@numba.njit(cache=True)
+def room_for_change(actions: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the most (H, nu) by which actions (H, nu) may change between lower and upper (nu,)."""
+    lowest, highest = np.empty_like(actions), np.empty_like(actions)
+    for t in range(len(actions)):
+        for i in range(actions.shape[1]):
+            lowest[t, i], highest[t, i] = lower[i] - actions[t, i], upper[i] - actions[t, i]
+    return lowest, highest
+
+
+@numba.njit(cache=True)
+def relative_size(change: np.ndarray, of: np.ndarray) -> float:
+    """Return the mean over time of max |change| / (|of| + 1), of arrays (H, nu)."""
+    total = 0.0
+    for t in range(len(of)):
+        largest = 0.0
+        for i in range(of.shape[1]):
+            largest = max(largest, abs(change[t, i]) / (abs(of[t, i]) + 1.0))
+        total += largest
+    return total / len(of)

@@ -45,7 +45,10 @@ class Trajectories:
 
     def one(self, index: int, gaps: np.ndarray | None = None) -> Trajectory:
         """Return rollout `index`, with `gaps` where it has any."""
-        return Trajectory(self.states[index].copy(), self.actions[index].copy(), float(self.costs[index]), gaps)
+        states, actions = self.states[index], self.actions[index]
+        if len(self.steps) > 1:  # so that the others need not be kept
+            states, actions = states.copy(), actions.copy()
+        return Trajectory(states, actions, float(self.costs[index]), gaps)
 
 
 class TotalCost(Protocol):
@@ -79,8 +82,9 @@ class TrajectoryProblem:
 
     def roll_out(self, x0: np.ndarray, about: Trajectory, policy: LocalPolicy, steps: np.ndarray) -> Trajectories:
         """Return what `policy` about a trajectory leads to from x0 (nx,), for step lengths (N,)."""
-        states, actions = roll_out_feedback(self.model, x0, about.states, about.actions, steps, policy.feedforward, policy.gains,
-                                            self.lower, self.upper, about.gaps)
+        given = (x0, about.states, about.actions, steps, policy.feedforward, policy.gains, self.lower, self.upper)
+        with_gaps = None if about.gaps is None else getattr(self.model, "roll_out_with_gaps", None)
+        states, actions = roll_out_feedback(self.model, *given, about.gaps) if with_gaps is None else with_gaps(*given, about.gaps)
         return Trajectories(steps, states, actions, self.costs(states, actions))
 
     def play(self, x0: np.ndarray, actions: np.ndarray) -> Trajectory:

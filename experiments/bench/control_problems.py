@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from dynamics.analytic import AnalyticModel
 from dynamics.state_space import Channel, StateSpace
-from planners.cost import Cost
-from planners.cost_expansion import CostExpansion
+from planners.analytic_cost import AnalyticCost, CostFormulas
 from robots.command import CommandMode, CommandSpec
 
 WHEELBASE, CAR_PERIOD, CAR_HORIZON = 2.0, 0.03, 500
@@ -21,8 +19,12 @@ CAR_START = (1.0, 1.0, 1.5 * math.pi, 0.0)
 """x, y [m], heading [rad], speed of the front wheels [m/s]."""
 CAR_OPTIMUM = 1.9052
 """Cost of the best known way to park (algorithms.md, section 3)."""
+PARKED_WEIGHTS, PARKED_WIDTHS = (0.1, 0.1, 1.0, 0.3), (0.01, 0.01, 0.01, 1.0)
+"""Of the final state's entries, and where their charge begins to be straight."""
 UNICYCLE_PERIOD, UNICYCLE_HORIZON = 0.1, 200
 UNICYCLE_START = (-1.0, -1.0, 1.0)
+UNICYCLE_WEIGHT = 100.0
+"""Of the squared state, beside 1 of the squared command."""
 
 
 def _space(*names: str) -> StateSpace:
@@ -71,28 +73,46 @@ def smooth_abs(x: Tensor, width: Tensor) -> Tensor:
     return (x.square() + width.square()).sqrt() - width
 
 
-class ParkingCost(Cost):
+class ParkingCost(AnalyticCost):
     """Little effort, near the place, and at the end in it, straight and at rest."""
+
+    @property
+    def formulas(self) -> CostFormulas:
+        return CostFormulas(_parking_running, _parking_end, _parking_running_derivatives, _parking_end_derivatives)
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         near = 1e-3 * smooth_abs(x[..., :2], x.new_full((2,), 0.1)).sum(-1)
         return {"effort": 1e-2 * (u.square() * u.new_tensor([1.0, 0.01])).sum(-1), "distance": near}
 
     def terminal(self, x: Tensor) -> Tensor:
-        return (smooth_abs(x, x.new_tensor([0.01, 0.01, 0.01, 1.0])) * x.new_tensor([0.1, 0.1, 1.0, 0.3])).sum(-1)
+        return (smooth_abs(x, x.new_tensor(PARKED_WIDTHS)) * x.new_tensor(PARKED_WEIGHTS)).sum(-1)
 
-    def expand(self, states: np.ndarray, actions: np.ndarray) -> CostExpansion:
-        """See `ExpandableCost`."""
-        horizon = len(actions)
-        effort = np.array([2e-2, 2e-4])
-        gradient, hessian = np.zeros((horizon, 6)), np.zeros((horizon, 6, 6))
-        length = np.sqrt(states[:-1, :2] ** 2 + 0.01)
-        gradient[:, :2], gradient[:, 4:] = 1e-3 * states[:-1, :2] / length, effort * actions
-        for i in range(2):
-            hessian[:, i, i], hessian[:, 4 + i, 4 + i] = 1e-5 / length[:, i] ** 3, effort[i]
-        width, weight = np.array([0.01, 0.01, 0.01, 1.0]), np.array([0.1, 0.1, 1.0, 0.3])
-        length = np.sqrt(states[-1] ** 2 + width**2)
-        return CostExpansion(gradient, hessian, weight * states[-1] / length, np.diag(weight * width**2 / length**3))
+
+def _parking_running(x: np.ndarray, u: np.ndarray) -> float:
+    near = math.sqrt(x[0] * x[0] + 0.01) + math.sqrt(x[1] * x[1] + 0.01) - 0.2
+    return 1e-2 * (u[0] * u[0] + 0.01 * u[1] * u[1]) + 1e-3 * near
+
+
+def _parking_running_derivatives(x: np.ndarray, u: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> None:
+    for i in range(2):
+        length = math.sqrt(x[i] * x[i] + 0.01)
+        gradient[i], hessian[i, i] = 1e-3 * x[i] / length, 1e-5 / length**3
+    gradient[4], hessian[4, 4] = 2e-2 * u[0], 2e-2
+    gradient[5], hessian[5, 5] = 2e-4 * u[1], 2e-4
+
+
+def _parking_end(x: np.ndarray) -> float:
+    cost = 0.0
+    for i in range(4):
+        cost += PARKED_WEIGHTS[i] * (math.sqrt(x[i] * x[i] + PARKED_WIDTHS[i] * PARKED_WIDTHS[i]) - PARKED_WIDTHS[i])
+    return cost
+
+
+def _parking_end_derivatives(x: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> None:
+    for i in range(4):
+        square = PARKED_WIDTHS[i] * PARKED_WIDTHS[i]
+        length = math.sqrt(x[i] * x[i] + square)
+        gradient[i], hessian[i, i] = PARKED_WEIGHTS[i] * x[i] / length, PARKED_WEIGHTS[i] * square / length**3
 
 
 def _unicycle_step(x: np.ndarray, u: np.ndarray, out: np.ndarray) -> None:
@@ -114,44 +134,38 @@ def unicycle() -> AnalyticModel:
     return AnalyticModel(_space("x", "y", "heading"), 2, _unicycle_step, _unicycle_jacobian)
 
 
-class UnicycleCost(Cost):
-    """(10^2 |x|^2 + |u|^2) / 2 a period and 10^2 |x|^2 / 2 at the end: to the origin; with derivatives in closed form."""
+class UnicycleCost(AnalyticCost):
+    """(10^2 |x|^2 + |u|^2) / 2 a period and 10^2 |x|^2 / 2 at the end: to the origin."""
 
-    state_weight, control_weight = 100.0, 1.0
+    @property
+    def formulas(self) -> CostFormulas:
+        return CostFormulas(_unicycle_running, _unicycle_end, _unicycle_running_derivatives, _unicycle_end_derivatives)
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
-        return {"state": 0.5 * self.state_weight * x.square().sum(-1), "effort": 0.5 * self.control_weight * u.square().sum(-1)}
+        return {"state": 0.5 * UNICYCLE_WEIGHT * x.square().sum(-1), "effort": 0.5 * u.square().sum(-1)}
 
     def terminal(self, x: Tensor) -> Tensor:
-        return 0.5 * self.state_weight * x.square().sum(-1)
-
-    def expand(self, states: np.ndarray, actions: np.ndarray) -> CostExpansion:
-        """See `ExpandableCost`."""
-        horizon, nx, nu = len(actions), states.shape[1], actions.shape[1]
-        gradient = np.concatenate([self.state_weight * states[:-1], self.control_weight * actions], axis=1)
-        hessian = np.diag([self.state_weight] * nx + [self.control_weight] * nu)
-        whole = np.empty((horizon, nx + nu, nx + nu))
-        whole[:] = hessian
-        return CostExpansion(gradient, whole, self.state_weight * states[-1], hessian[:nx, :nx].copy())
-
-    def totals(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """See `TotalCost`."""
-        return _quadratic_totals(states, actions, self.state_weight, self.control_weight)
+        return 0.5 * UNICYCLE_WEIGHT * x.square().sum(-1)
 
 
-@numba.njit(cache=True)
-def _quadratic_totals(states: np.ndarray, actions: np.ndarray, state_weight: float, control_weight: float) -> np.ndarray:
-    totals = np.zeros(len(states))
-    for sample in range(len(states)):
-        of_states = of_actions = 0.0
-        for t in range(states.shape[1]):
-            for i in range(states.shape[2]):
-                of_states += states[sample, t, i] ** 2
-        for t in range(actions.shape[1]):
-            for i in range(actions.shape[2]):
-                of_actions += actions[sample, t, i] ** 2
-        totals[sample] = 0.5 * (state_weight * of_states + control_weight * of_actions)
-    return totals
+def _unicycle_running(x: np.ndarray, u: np.ndarray) -> float:
+    return 0.5 * (UNICYCLE_WEIGHT * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2]) + u[0] * u[0] + u[1] * u[1])
+
+
+def _unicycle_running_derivatives(x: np.ndarray, u: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> None:
+    for i in range(3):
+        gradient[i], hessian[i, i] = UNICYCLE_WEIGHT * x[i], UNICYCLE_WEIGHT
+    for i in range(2):
+        gradient[3 + i], hessian[3 + i, 3 + i] = u[i], 1.0
+
+
+def _unicycle_end(x: np.ndarray) -> float:
+    return 0.5 * UNICYCLE_WEIGHT * (x[0] * x[0] + x[1] * x[1] + x[2] * x[2])
+
+
+def _unicycle_end_derivatives(x: np.ndarray, gradient: np.ndarray, hessian: np.ndarray) -> None:
+    for i in range(3):
+        gradient[i], hessian[i, i] = UNICYCLE_WEIGHT * x[i], UNICYCLE_WEIGHT
 
 
 def car_starts() -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -166,9 +167,10 @@ def test_limited_commands_are_those_of_bounded_least_squares(double_integrator, 
     assert found.report.active_limits == (bool(clamped[0]),)
 
 
+@pytest.mark.parametrize("kind", [ILQR, FDDP])
 @pytest.mark.parametrize("start", ["still", "random"])
-def test_the_car_is_parked(start):
-    planner = planner_of(ILQR, car(), ParkingCost(), command=car_box(), horizon=500, iterations=300)
+def test_the_car_is_parked(kind, start):
+    planner = planner_of(kind, car(), ParkingCost(), command=car_box(), horizon=500, iterations=300)
     found = plan(planner, CAR_START, initial_actions=car_starts()[start])
     assert found.cost <= 1.906 and found.status is PlanStatus.CONVERGED
     assert found.actions[:, 0].abs().max() == 0.5 and found.actions[:, 1].abs().max() <= 2.0  # exactly
@@ -176,7 +178,6 @@ def test_the_car_is_parked(start):
     for u in found.actions:
         cost, x = cost + float(ParkingCost().running(x, u)), car().step(x, u)
     assert found.cost == pytest.approx(cost + float(ParkingCost().terminal(x)), rel=1e-10)
-    print(f"{start}: J = {found.cost:.5f} after {found.report.iterations} iterations in {found.report.seconds:.2f} s")
 
 
 # A body that turns: nx = 7, ndx = 6 ---------------------------------------------------------------------------------------------
@@ -369,11 +370,57 @@ def test_unlimited_actuators_are_refused_by_the_command_and_solved_by_the_solver
     assert half.middle(2).tolist() == [[0.5], [0.5]]
 
 
-def test_a_deadline_returns_the_best_plan_so_far():
-    found = plan(body(), TURNED, deadline=1e-9)
-    assert found.status is PlanStatus.DEADLINE and found.report.iterations == 1 and found.actions is not None
-    assert found.cost < body().problem.play(TURNED.numpy(), np.zeros((25, 3))).cost
+def test_a_deadline_returns_the_best_plan_so_far(monkeypatch):
     assert plan(body(), TURNED, deadline=60.0).status is PlanStatus.CONVERGED
+    ticks = itertools.count()
+    monkeypatch.setattr("planners.ilqr_solver.time", SimpleNamespace(perf_counter=lambda: next(ticks)))  # 1 s between any two looks
+    problem, nothing = body().problem, LocalPolicy.nothing(25, 6, 3)
+    start = problem.play(TURNED.numpy(), np.zeros((25, 3)))
+    for seconds, iterations in ((3, 3), (0, 0), (-1, 0)):  # a round a second; none of them is cut off
+        ticks = itertools.count()
+        solution = ILQRSolver(problem, SolverConfig(), TURNED.numpy(), start, nothing).solve(seconds)
+        assert solution.status is PlanStatus.DEADLINE and solution.iterations == iterations
+        assert solution.trajectory.cost < start.cost if iterations else solution.trajectory is start
+
+
+@pytest.mark.parametrize("kind", [ILQR, FDDP])
+def test_impossible_deadlines_return_the_start(kind):
+    for deadline in (0.0, -1.0, -math.inf):
+        found = plan(body(kind), TURNED, deadline=deadline)
+        assert found.status is PlanStatus.DEADLINE and found.report.iterations == 0 and not found.actions.any()
+        assert found.cost == pytest.approx(body().problem.play(TURNED.numpy(), np.zeros((25, 3))).cost)
+    with pytest.raises(ConfigurationError, match=r"deadline.*nan"):
+        plan(body(kind), TURNED, deadline=math.nan)
+
+
+@pytest.mark.parametrize("kind", [ILQR, FDDP])
+def test_what_cannot_be_controlled_is_charged_and_the_rest_controlled(kind):
+    """x0 runs away whatever is done; x1 is brought to rest as if it were alone."""
+    def step(x, u):
+        return torch.stack([1.3 * x[..., 0], x[..., 1] + u[..., 0]], dim=-1)
+
+    cost = Weights(lambda x, u: x.square().sum(-1) + u.square().sum(-1), lambda x: x.square().sum(-1))
+    alone = plan(planner_of(kind, Torch(plain(1), 1, lambda x, u: x + u), cost), np.array([0.7]))
+    found = plan(planner_of(kind, Torch(plain(2), 1, step), cost), np.array([0.5, 0.7]))
+    assert found.status is PlanStatus.CONVERGED and found.report.iterations <= 2
+    torch.testing.assert_close(found.actions, alone.actions, atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.gains[:, :, 1:], alone.gains, atol=1e-9, rtol=0)
+    assert found.cost == pytest.approx(alone.cost + sum(0.25 * 1.69**t for t in range(11)))
+    lost = plan(planner_of(kind, Torch(plain(1), 1, lambda x, u: x.square() ** 8), cost, horizon=60), np.array([30.0]))
+    assert lost.status is PlanStatus.NO_FINITE_COST and lost.actions is None and lost.gains is None
+
+
+@pytest.mark.parametrize("kind", [ILQR, FDDP])
+def test_costs_that_fall_for_ever_with_the_state_end_at_the_limits(kind):
+    """V_xx is negative: Q_uu is indefinite until it is regularised, and the best is to run away as fast as may be."""
+    cost = Weights(lambda x, u: 0.1 * u.square().sum(-1), lambda x: -x.square().sum(-1))
+    found = plan(planner_of(kind, Torch(plain(1), 1, lambda x, u: x + u), cost, 1.0, horizon=4), np.array([0.1]))
+    assert found.actions[:, 0].tolist() == [1.0] * 4 and found.cost == pytest.approx(0.4 - 4.1**2)
+
+
+def test_steps_are_tried_one_after_the_other_where_rollouts_are_not_parallel():
+    together, alone = (plan(body(all_steps_at_once=on, iterations=1), TURNED) for on in (True, False))
+    assert together.report.samples == 1 + 11 and alone.report.samples < 1 + 11
 
 
 # What every planner promises ---------------------------------------------------------------------------------------------------
