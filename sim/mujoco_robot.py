@@ -190,7 +190,9 @@ class MujocoRobot:
         for name in self._cameras.names:
             image = self._renderer(Quality.TRAINING).picture(data, self._camera_number(name), self._cameras.width, self._cameras.height)
             frames[name] = CameraFrame(image, captured_ns=stamp_ns, received_ns=stamp_ns, sequence=self._ticks)
-        extra = self.scene.readout(Moment(self.model, data, q_before, self.spec.control_dt))
+        extra = dict(self.scene.readout(Moment(self.model, data, q_before, self.spec.control_dt)))
+        if self.model.na:  # actuators with a state of their own: a planner has to know it
+            extra["act"] = data.act
         return Observation(stamp_ns, data.qpos, data.qvel, data.qfrc_actuator, self._end_effector_pose(), frames, extra)
 
     def _end_effector_pose(self) -> np.ndarray:

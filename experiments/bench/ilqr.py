@@ -1,4 +1,5 @@
-"""iLQR on problems with known answers: the optimum reached, seconds, and the cost of an iteration beside NumPy and crocoddyl."""
+"""iLQR and FDDP: the optimum reached where it is known, and what an iteration costs beside NumPy, crocoddyl, mjbatch and the least that
+MuJoCo's derivatives or an ensemble's take."""
 
 from __future__ import annotations
 
@@ -10,63 +11,49 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from experiments.bench.control_problems import (
-    CAR_HORIZON,
-    CAR_OPTIMUM,
-    CAR_PERIOD,
-    CAR_START,
-    UNICYCLE_HORIZON,
-    UNICYCLE_START,
-    ParkingCost,
-    UnicycleCost,
-    car,
-    car_box,
-    car_starts,
-    unicycle,
-)
-from experiments.bench.peers.running import peer_is_installed, run_peer
+from experiments.bench import ilqr_crocoddyl, ilqr_ensemble, ilqr_mujoco
+from experiments.bench.control_problems import CAR_HORIZON, CAR_OPTIMUM, CAR_PERIOD, CAR_START, ParkingCost, car, car_box, car_starts
 from experiments.bench.result import Bar, BenchResult, Cell, machine
-from planners.ilqr import ILQR, ILQRConfig
-from planners.ilqr_solver import ILQRSolver, SolverConfig
+from planners.ilqr import FDDP, ILQR, ILQRConfig
 from planners.linear_quadratic import LinearQuadraticModel, LocalPolicy
-from planners.trajectory_problem import TrajectoryProblem
 
 PARKING_BAR, PARKING_SECONDS_BAR = 1.906, 1.0
 RICCATI_ERROR_BAR = 1e-9
 SWEEP_BAR = 5.0
 """Times as fast as NumPy's sweep."""
-CROCODDYL_BAR = 2.5
-"""Times as fast as crocoddyl's iteration."""
-SWEEPS = ((14, 7, 100), (3, 2, 200), (36, 12, 50), (48, 12, 50))
+SWEEPS = ((14, 7, 100), (3, 2, 200), (36, 12, 50), (48, 12, 50), (120, 12, 20))
 """States, commands, periods; a bar only for the first, an arm's."""
 REPEATS = 100
-COLUMNS = ("problem", "what", "ours", "NumPy", "crocoddyl", "iterations")
+COLUMNS = ("problem", "what", "ours", "NumPy", "peer", "iterations")
 
 
 def bench_ilqr(console: Console, seeds: int, threads: int | None) -> BenchResult:
-    """Measure in `seeds` rounds, the quickest of which counts: all of it is one thread's work, whatever `threads` says."""
+    """Measure in `seeds` rounds, the quickest of which counts. Parking, sweeps and crocoddyl's problems are one thread's work, whatever
+    `threads` says."""
     torch.set_num_threads(1)
     rows: list[tuple[Cell, ...]] = []
     bars: list[Bar] = []
     _parking(rows, bars, seeds)
     _sweeps(rows, bars, seeds)
-    _unicycle(rows, bars, seeds, console)
-    return BenchResult("ilqr", COLUMNS, rows, bars, machine(1))
+    for part in (ilqr_crocoddyl, ilqr_mujoco, ilqr_ensemble):
+        part.add_rows(rows, bars, seeds, threads, console)
+    return BenchResult("ilqr", COLUMNS, rows, bars, machine(threads))
 
 
 def _parking(rows: list, bars: list, rounds: int) -> None:
     evaluator = SimpleNamespace(model=car(), cost=ParkingCost(), dtype=torch.float64)
-    planner = ILQR(evaluator, car_box(), CAR_PERIOD, ILQRConfig(horizon=CAR_HORIZON, iterations=300))
     x0 = torch.tensor(CAR_START, dtype=torch.float64)
-    for name, actions in car_starts().items():
-        plans = [planner.plan(x0, None, torch.Generator(), initial_actions=actions) for _ in range(rounds + 1)][1:]
-        seconds, plan = min(p.report.seconds for p in plans), plans[0]
-        beyond = max(float((plan.actions.abs() - torch.tensor([0.5, 2.0])).max()), 0.0)
-        rows.append((f"parking, {name}", f"cost (best known {CAR_OPTIMUM})", plan.cost, None, None, plan.report.iterations))
-        rows.append((f"parking, {name}", "s", seconds, None, None, plan.report.iterations))
-        bars += [Bar(f"parking {name}: J", plan.cost, PARKING_BAR, at_least=False),
-                 Bar(f"parking {name}", seconds, PARKING_SECONDS_BAR, at_least=False, unit="s"),
-                 Bar(f"parking {name}: beyond the limits", beyond, 0.0, at_least=False)]
+    for kind in (ILQR, FDDP):
+        planner = kind(evaluator, car_box(), CAR_PERIOD, ILQRConfig(horizon=CAR_HORIZON, iterations=300))
+        for start, actions in car_starts().items():
+            plans = [planner.plan(x0, None, torch.Generator(), initial_actions=actions) for _ in range(rounds + 1)][1:]
+            seconds, plan, name = min(p.report.seconds for p in plans), plans[0], f"{kind.__name__} parking, {start}"
+            beyond = max(float((plan.actions.abs() - torch.tensor([0.5, 2.0])).max()), 0.0)
+            rows.append((name, f"cost (best known {CAR_OPTIMUM})", plan.cost, None, None, plan.report.iterations))
+            rows.append((name, "s", seconds, None, None, plan.report.iterations))
+            bars += [Bar(f"{name}: J", plan.cost, PARKING_BAR, at_least=False),
+                     Bar(name, seconds, PARKING_SECONDS_BAR, at_least=False, unit="s"),
+                     Bar(f"{name}: beyond the limits", beyond, 0.0, at_least=False)]
 
 
 def _sweeps(rows: list, bars: list, rounds: int) -> None:
@@ -87,26 +74,6 @@ def _sweeps(rows: list, bars: list, rounds: int) -> None:
         bars.append(Bar(f"{name}: error", error, RICCATI_ERROR_BAR, at_least=False))
         if (states, commands, horizon) == SWEEPS[0]:
             bars.append(Bar(f"{name} x NumPy", numpy_seconds / seconds, SWEEP_BAR, at_least=True))
-
-
-def _unicycle(rows: list, bars: list, rounds: int, console: Console) -> None:
-    unlimited = np.full(2, np.inf)
-    problem = TrajectoryProblem(unicycle(), UnicycleCost(), -unlimited, unlimited)
-    x0, nothing = np.array(UNICYCLE_START), LocalPolicy.nothing(UNICYCLE_HORIZON, 3, 2)
-    start = problem.play(x0, np.zeros((UNICYCLE_HORIZON, 2)))
-    config = SolverConfig(all_steps_at_once=False, compile_for_size=True)
-    solution = ILQRSolver(problem, config, x0, start, nothing).solve()
-    (seconds,) = _quickest((lambda: ILQRSolver(problem, config, x0, start, nothing).solve(),), rounds, REPEATS)
-    ours = seconds / solution.iterations
-    peer = None
-    if peer_is_installed("crocoddyl", console):
-        measured = run_peer("crocoddyl", "crocoddyl_unicycle.py", "--horizon", UNICYCLE_HORIZON, "--repeats", REPEATS)
-        peer = measured["seconds_per_iteration"]
-        bars += [Bar("unicycle: iteration x crocoddyl", peer / ours, CROCODDYL_BAR, at_least=True),
-                 Bar("unicycle: cost over crocoddyl's", solution.trajectory.cost / measured["cost"], 1.01, at_least=False),
-                 Bar("unicycle: iterations over crocoddyl's", solution.iterations / measured["iterations"], 1.0, at_least=False)]
-    rows.append((f"unicycle, H={UNICYCLE_HORIZON}", "ms an iteration", 1e3 * ours, None, None if peer is None else 1e3 * peer,
-                 solution.iterations))
 
 
 def _quickest(works: tuple[Callable[[], object], ...], rounds: int, repeats: int) -> list[float]:

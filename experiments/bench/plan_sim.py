@@ -18,10 +18,10 @@ from torch import Tensor
 from dynamics.workers import checked_threads
 from experiments.bench.peers.running import peer_file, peer_is_installed, run_peer
 from experiments.bench.result import Bar, BenchResult, Cell, machine
+from experiments.bench.suite_models import suite_xml
 from planners.cost import Cost
 from planners.mppi import MPPI, MPPIConfig
 from robots.command import CommandMode, CommandSpec
-from sim.dm_control_compatibility import prepare_dm_control
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.simulator_evaluator import SimulatorEvaluator
 from sim.simulator.simulator_model import SimulatorModel
@@ -34,6 +34,8 @@ KNOTS = 4
 PLANS = 120
 PUSH = 0.5
 """Standard deviation of the velocities that the controlled model begins with: from rest, nothing to do would cost least."""
+SPREAD = 0.1
+"""Standard deviation of the draws, in the commands' own units as judo has it."""
 JUDO_CARTPOLE = "judo/models/xml/cartpole.xml"
 """In judo's package."""
 RATIO_BARS = {"cart-pole (judo's)": 4.0}
@@ -108,19 +110,10 @@ def bench_plan_sim(console: Console, seeds: int, threads: int | None) -> BenchRe
 
 
 def _sizes(judo: bool) -> list[Size]:
-    prepare_dm_control()
-    from dm_control.suite import humanoid, walker
-
-    sizes = [Size("half-cheetah", mujoco.MjSpec.from_file(str(CHEETAH.path)).to_xml(), 64, 100)]
-    for name, source in (("walker", walker), ("humanoid", humanoid)):
-        text, assets = source.get_model_and_assets()
-        with tempfile.TemporaryDirectory() as folder:
-            for name_of_file, content in {"model.xml": text, **assets}.items():
-                file = Path(folder) / name_of_file
-                file.parent.mkdir(exist_ok=True)
-                file.write_bytes(content if isinstance(content, bytes) else content.encode())
-            sizes.append(Size(name, mujoco.MjSpec.from_file(str(Path(folder) / "model.xml")).to_xml(), 64, 100))
-    sizes.append(Size("7-DoF arm", mujoco.MjSpec.from_file(str(ARM.path)).to_xml(), 64, 100))
+    sizes = [Size("half-cheetah", mujoco.MjSpec.from_file(str(CHEETAH.path)).to_xml(), 64, 100),
+             Size("walker", suite_xml("walker"), 64, 100),
+             Size("humanoid", suite_xml("humanoid"), 64, 100),
+             Size("7-DoF arm", mujoco.MjSpec.from_file(str(ARM.path)).to_xml(), 64, 100)]
     return [Size("cart-pole (judo's)", peer_file("judo", JUDO_CARTPOLE).read_text(), 32, 25), *sizes] if judo else sizes
 
 
@@ -130,8 +123,8 @@ def _measure(size: Size, threads: int | None, seed: int) -> Measured:
     limited = machine_model.actuator_ctrllimited.astype(bool)
     low, high = (np.where(limited, machine_model.actuator_ctrlrange[:, i], sign) for i, sign in enumerate((-1.0, 1.0)))
     command = CommandSpec(CommandMode.ACTUATOR, tuple(map(str, range(machine_model.nu))), low, high, "actuator input")
-    config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS, std=0.1,
-                        effective_samples=1 / size.rollouts)
+    config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS,
+                        std=SPREAD / float((high - low).max() / 2), effective_samples=0.1)
     evaluator = _Watched(model, SquaresCost())
     planner = MPPI(evaluator, command, machine_model.opt.timestep, config)
     planner.explains = False

@@ -10,6 +10,8 @@ from mujoco.batch import Batch, SimulationError
 
 from sim.simulator.physics_space import PhysicsSpace
 
+LARGEST = mujoco.mjMAXVAL
+"""Positions and velocities beyond it make MuJoCo stop and reset a simulation."""
 _STATE = mujoco.mjtState
 _PHYSICS = int(_STATE.mjSTATE_QPOS | _STATE.mjSTATE_QVEL | _STATE.mjSTATE_ACT)
 
@@ -57,8 +59,10 @@ class Batches:
         held[:] = actions[None, :, :, None]
         try:
             batch.rollout(self._horizon * sub, control=self._control, record=self._record, out=self._out)
+            failed = ()
         except SimulationError as error:
-            self._physics[error.ids] = np.nan
+            failed = error.ids
+            self._physics[failed] = np.nan
         ends = self._physics[:, sub - 1::sub]
         diverged = batch.warning[:, :, 1].any(axis=1)
         if diverged.any():
@@ -73,12 +77,16 @@ class Batches:
         if space.readings:
             ended = {field: self._out[field].reshape(*self._physics.shape[:2], -1)[:, sub - 1::sub] for field in space.fields}
             states[..., told:] = space.read(ended)
+        if len(failed) or diverged.any():  # readings were taken of the state that MuJoCo reset a simulation to
+            states[np.isnan(ends).any(axis=-1)] = np.nan
         return states
 
     def _mark(self, simulations: np.ndarray) -> None:
-        """Put NaN where simulations stopped: their last record is repeated from there on."""
+        """Put NaN where simulations stopped, whose last record is repeated from there on, and for a state that made them stop."""
         for i in simulations:
             record = self._physics[i]
             same = (record == record[-1]).all(axis=1)
             stopped = len(record) - int(np.argmin(same[::-1])) if not same.all() else 0
-            record[max(stopped - 1, 0):] = np.nan
+            bad = ~(np.abs(record) <= LARGEST).all(axis=1)
+            bad[stopped:] = True
+            record[bad] = np.nan

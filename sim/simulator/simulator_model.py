@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import mujoco
@@ -13,12 +14,13 @@ from dynamics.model import Prediction
 from dynamics.workers import checked_threads
 from robots.errors import ConfigurationError, ShapeError
 from sim.simulator.batches import Batches
+from sim.simulator.closed_loops import ClosedLoops
+from sim.simulator.kernels import STEP
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.profiling_clock import stop_profiling_clock
 from sim.simulator.tangent import TangentArithmetic
+from sim.simulator.transitions import Transitions
 
-STEP = 1e-6
-"""Of finite differences, in the units of the tangent and of the commands (MuJoCo's own choice for `mjd_transitionFD`)."""
 LARGEST_BATCHES = 8
 """Numbers of simulations whose buffers are kept."""
 
@@ -40,10 +42,16 @@ class SimulatorModel:
         if model.nu < 1:
             raise ConfigurationError("SimulatorModel: this model has no actuators; there is nothing to plan")
         stop_profiling_clock()
+        model, *variants = (_without_unread_sensors(m, space) for m in (model, *variants))
         self.state_space, self.nu = space, model.nu
         self.variants, self.differences = tuple(variants), tuple(differences)
         self.substeps, self.threads = substeps, checked_threads(threads)
+        self.periods = 0
+        """Control periods simulated so far, of all rollouts and for derivatives: what planning costs whatever the computer."""
         self._model, self._tangent = model, TangentArithmetic(space)
+        setting = model, space, self._tangent, substeps, self.threads
+        self._closed_loops = ClosedLoops(*setting)
+        self._transitions = Transitions(*setting) if Transitions.know(model) else None
         self._batches: dict[tuple[int, int], Batches] = {}
         """By simulations and control periods; what was used last is the last."""
 
@@ -74,6 +82,7 @@ class SimulatorModel:
         A buffer that the next call overwrites. What diverged is NaN from then on.
         """
         count, horizon, _ = actions.shape
+        self.periods += self.particles * count * horizon
         batches = self._buffers(self.particles * count, horizon, self.variants)
         return batches.run(x0, actions, self.particles).reshape(self.particles, count, horizon, -1)
 
@@ -84,24 +93,24 @@ class SimulatorModel:
 
         `states` (H + 1, nx), `actions` and `feedforward` (H, nu), `gains` (H, nu, ndx), `steps` (N,). What diverged is NaN from then on.
         """
-        count, horizon = len(steps), len(actions)
-        batches = self._buffers(count, 1)
-        lived, commands = np.empty((count, horizon + 1, len(x0))), np.empty((count, horizon, self.nu))
-        lived[:, 0] = x0
-        nominal = actions[None] + steps[:, None, None] * feedforward[None]  # (N, H, nu)
-        for t in range(horizon):
-            deviation = self._tangent.difference(states[t], lived[:, t])  # (N, ndx)
-            np.clip(nominal[:, t] + deviation @ gains[t].T, lower, upper, out=commands[:, t])
-            lived[:, t + 1] = batches.run(lived[:, t], commands[:, t:t + 1])[:, 0]
-        return lived, commands
+        self.periods += len(steps) * len(actions)
+        return self._closed_loops.run(x0, states, actions, steps, feedforward, gains, lower, upper)
 
     def linearize(self, x: Tensor | np.ndarray, u: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         """Return A (T, ndx, ndx) and B (T, ndx, nu) float64 of one period from x (T, nx) under u (T, nu), on the tangent.
 
-        Forward differences of `STEP` through all physics steps, as one batch. A command at or above the upper end of its range is
-        stepped down. Rows are NaN where the physics diverge.
+        Forward differences: MuJoCo's own of every physics step, one after the other by the chain rule, where it makes any of this model
+        (not with Runge-Kutta, sleep or delays); else of all of the period's steps at once. A command at or above the upper end of its range
+        is stepped down. Rows are NaN where the physics diverge.
         """
         x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
+        self._check(x, u)
+        self.periods += len(x) * (1 + len(self._tangent.moved) + self.nu)
+        a, b = self._by_rollouts(x, u) if self._transitions is None else self._transitions.run(x, u)
+        return torch.from_numpy(a), torch.from_numpy(b)
+
+    def _by_rollouts(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return A and B by a rollout for each entry that may be stepped."""
         count, moved = len(x), self._tangent.moved
         columns = 1 + len(moved) + self.nu
         starts, commands = np.repeat(x[:, None], columns, axis=1), np.repeat(u[:, None], columns, axis=1)
@@ -111,19 +120,25 @@ class SimulatorModel:
         down = np.where(limited & (u + STEP > self._model.actuator_ctrlrange[:, 1]), -STEP, STEP)  # (T, nu)
         for i in range(self.nu):
             commands[:, 1 + len(moved) + i, i] += down[:, i]
-        ends = self._from(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))[:, 0].reshape(count, columns, -1)
+        ends = self._buffers(count * columns, 1).run(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))
+        ends = ends[:, 0].reshape(count, columns, -1)
         slopes = self._tangent.difference(ends[:, :1], ends[:, 1:])  # (T, columns - 1, ndx)
         a = np.tile(self._tangent.constant_rows, (count, 1, 1))
         a[:, :, moved] += slopes[:, :len(moved)].transpose(0, 2, 1) / STEP
         b = slopes[:, len(moved):].transpose(0, 2, 1) / down[:, None, :]
-        return torch.from_numpy(a), torch.from_numpy(b)
+        return a, b
 
     def _from(self, starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return states (N, H, nx) from N starts (N, nx) under `actions` (N, H, nu); a buffer."""
-        if starts.shape[1] != self.state_space.nx or actions.shape[2] != self.nu:
-            raise ShapeError(f"SimulatorModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
-                             f"{starts.shape[1]} and {actions.shape[2]}")
+        self._check(starts, actions)
+        self.periods += len(starts) * actions.shape[1]
         return self._buffers(len(starts), actions.shape[1]).run(starts, actions)
+
+    def _check(self, x: np.ndarray, u: np.ndarray) -> None:
+        """ShapeError for states (..., nx) or commands (..., nu) of another size than the model's."""
+        if x.shape[-1] != self.state_space.nx or u.shape[-1] != self.nu:
+            raise ShapeError(f"SimulatorModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
+                             f"{x.shape[-1]} and {u.shape[-1]}")
 
     def _buffers(self, count: int, horizon: int, variants: Sequence[mujoco.MjModel] = ()) -> Batches:
         key = (count, horizon)
@@ -134,6 +149,16 @@ class SimulatorModel:
         while len(self._batches) > LARGEST_BATCHES:
             del self._batches[next(iter(self._batches))]
         return batches
+
+
+def _without_unread_sensors(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjModel:
+    """Return the model, or where no reading is a sensor's a copy that does not compute any: the motion is the same, a humanoid's step a
+    tenth quicker."""
+    if "sensordata" in space.fields:
+        return model
+    model = copy.copy(model)
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+    return model
 
 
 class _Step(torch.autograd.Function):

@@ -14,10 +14,15 @@ class TangentArithmetic:
 
     def __init__(self, space: PhysicsSpace) -> None:
         self._space = space
-        angles, moved, constant, entry = [], [], [], 0
+        angles, moved, constant, plain, rotations, entry, at = [], [], [], [], [], 0, 0
         for channel in space.channels:
             size = 3 if channel.kind is Kind.QUATERNION else len(channel.indices)
             entries = range(entry, entry + size)
+            if channel.kind is Kind.QUATERNION:
+                rotations.append((at, entry))
+            else:
+                plain += [(at + i, entry + i, channel.kind is Kind.ANGLE) for i in range(size)]
+            at += len(channel.indices)
             if channel.kind is Kind.ANGLE:
                 angles += entries
             if channel.target is Target.CONSTANT:
@@ -28,6 +33,10 @@ class TangentArithmetic:
         self._angles = np.array(angles, dtype=np.intp)
         self.moved = np.array(moved, dtype=np.intp)
         """Entries of the tangent that the physics depend on."""
+        self.plain = np.array(plain, dtype=np.int64).reshape(-1, 3)
+        """Where plain numbers are in x and in the tangent, and which of them are angles: see `kernels.subtract`."""
+        self.rotations = np.array(rotations, dtype=np.int64).reshape(-1, 2)
+        """Likewise, where rotations begin."""
         self.constant_rows = np.zeros((space.ndx, space.ndx))
         """(ndx, ndx) the part of A that is known: constants stay."""
         self.constant_rows[constant, constant] = 1.0

@@ -1,0 +1,64 @@
+"""Rollouts of one feedback policy with many step lengths, side by side: iLQR's line search at the speed of the physics."""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from robots.errors import ShapeError
+from sim.simulator import kernels
+from sim.simulator.engine import Simulations, slot_of, warnings_at
+from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.tangent import TangentArithmetic
+
+
+class ClosedLoops:
+    """Simulations for as many rollouts as were ever asked for at once."""
+
+    def __init__(self, model: mujoco.MjModel, space: PhysicsSpace, tangent: TangentArithmetic, substeps: int, threads: int) -> None:
+        self._model, self._space, self._threads = model, space, threads
+        self._tables = (tangent.plain, tangent.rotations, reading_table(model, space))
+        self._simulations: Simulations | None = None
+        self._job = job = np.zeros(1, kernels.LOOP)
+        job["plain_count"], job["rotation_count"], job["reading_count"] = map(len, self._tables)
+        job["nx"], job["ndx"], job["nu"], job["substeps"] = space.nx, space.ndx, model.nu, substeps
+        job["physics"], job["told"], job["warnings"] = space.physics, space.nx - len(self._tables[2]), warnings_at(mujoco.MjData(model))
+
+    def run(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray, gains: np.ndarray,
+            lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `SimulatorModel.roll_out_feedback`; ShapeError for arrays that do not fit together, which compiled code does not see."""
+        (count,), horizon, space, nu = steps.shape, len(actions), self._space, self._model.nu
+        plain, rotations, readings = self._tables
+        given = {"x0": (x0, (space.nx,)), "states": (states, (horizon + 1, space.nx)), "actions": (actions, (horizon, nu)),
+                 "feedforward": (feedforward, (horizon, nu)), "gains": (gains, (horizon, nu, space.ndx)), "lower": (lower, (nu,)),
+                 "upper": (upper, (nu,))}
+        for name, (array, shape) in given.items():
+            if array.shape != shape:
+                raise ShapeError(f"roll_out_feedback: expected {name} of {shape}, got {array.shape}")
+        if self._simulations is None or self._simulations.count < count:
+            self._simulations = Simulations(self._model, count, self._threads)
+        lived, commands = np.empty((count, horizon + 1, space.nx)), np.empty((count, horizon, nu))
+        lived[:, 0] = x0
+        arrays = {name: np.ascontiguousarray(array, dtype=np.float64) for name, (array, _) in given.items() if name != "x0"}
+        arrays |= {"steps": np.ascontiguousarray(steps, dtype=np.float64), "deviation": np.empty((count, space.ndx)), "lived": lived,
+                   "commands": commands, "plain": plain, "rotations": rotations, "readings": readings}
+        for name, array in arrays.items():
+            self._job[name] = array.ctypes.data
+        self._job["horizon"] = horizon
+        self._simulations.begin(x0[:space.physics])
+        failed = self._simulations.run(kernels.live(), self._job, count)
+        lived[failed, 1:], commands[failed] = np.nan, np.nan
+        return lived, commands
+
+
+def reading_table(model: mujoco.MjModel, space: PhysicsSpace, sensors_apart: bool = False) -> np.ndarray:
+    """Return for each entry of the readings where MjData holds its field's pointer, and which entry it is there (n, 2) int64.
+
+    `sensors_apart`: `kernels.SENSOR` in place of the pointer for sensors.
+    """
+    data = mujoco.MjData(model)
+    rows = []
+    for reading in space.readings:
+        slot = kernels.SENSOR if sensors_apart and reading.field == "sensordata" else slot_of(data, reading.field)
+        rows += [(slot, entry) for entry in reading.entries(model)]
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
