@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,30 +14,27 @@ from rich.progress import Progress
 from rich.table import Table
 
 from episodes.episode import Episode
-from experiments.config import with_settings
+from experiments.plan_budget import PunctualPlanner, budget_config
 from experiments.plan_cli import Plan
 from experiments.plan_report import Foresight, PlanLog, foresight, offline_cost
 from experiments.progress import make_console
 from experiments.run_directory import replace_file
 from experiments.video import replay_video
-from planners.catalog import make_planner, planner_config_type
+from planners.catalog import PLANNERS, make_planner, planner_config_type
 from planners.planner import PlannerConfig
+from planners.risk import make_risk
 from planners.sampling import SamplingConfig
 from policies.episode_loop import EpisodeSource, run_episode
 from policies.receding_horizon import RecedingHorizonPolicy
-from robots.command import CommandSpec
 from robots.errors import ConfigurationError, UnknownNameError
+from robots.observation import Observation
 from robots.robot import Robot
 from sim.catalog import make_task
 from sim.simulator.planning_copy import PlanningCopy
-from sim.simulator.planning_task import PLANNING_TASKS, make_problem
+from sim.simulator.planning_task import PLANNING_TASKS, Problem, make_problem, simulated_model
+from sim.simulator.randomisation import Randomisation, altered, read_factors, read_ranges
 from sim.simulator.simulator_evaluator import SimulatorEvaluator
 from sim.task import Task
-
-ROUNDS = 3
-"""Rounds of sampling that a budget is shared among: the population is chosen for that many."""
-MOST_ROUNDS = 20
-POPULATIONS = (16, 512)
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,8 @@ class Played:
     config: PlannerConfig
     differences: tuple[str, ...]
     """How the model planned through differs from the machine."""
+    rollouts: float
+    """Rollouts over a horizon that a plan takes, derivatives counted by what is simulated for them; mean over the episode."""
     gap: tuple[float, float] | None = None
     """Cost of a plan, and of the same problem solved with far more effort; None where nobody asked."""
 
@@ -61,9 +59,19 @@ def plan_command(options: Plan) -> int:
         raise UnknownNameError("task to plan through the simulator", options.task, PLANNING_TASKS)
     if options.budget_ms is not None and not options.budget_ms > 0:
         raise ConfigurationError(f"--budget-ms: expected a positive time [ms], got {options.budget_ms}")
+    make_risk(options.risk)
+    if options.risk != "mean" and not options.randomise:
+        raise ConfigurationError(f"--risk {options.risk}: without --randomise there is one model, and nothing to weigh")
+    _randomisation(options, options.seed)
     if options.episodes < 1 or not 0 <= options.seed < 2**32 - options.episodes:
         raise ConfigurationError(f"--episodes and --seed: expected at least 1 and 0 to 2^32 - episodes, got {options.episodes} and "
                                  f"{options.seed}")
+    if options.asynchronous:
+        from experiments.plan_asynchronous import asynchronous_command
+
+        return asynchronous_command(options)
+    if options.delay_periods is not None or options.uncompensated:
+        raise ConfigurationError("--delay-periods and --uncompensated: only --asynchronous has a delay; add it")
     task, console = make_task(options.task), make_console()
     steps = task.episode_steps if options.steps is None else options.steps
     played = []
@@ -82,50 +90,66 @@ def plan_command(options: Plan) -> int:
 def play(task: Task, robot: Robot, options: Plan, steps: int, seed: int, advance: Callable[[], None] = lambda: None,
          gap: bool = False) -> Played:
     """Return one episode of `steps` control periods from `seed`; `advance` is called once a period."""
-    observation, command = robot.reset(seed), robot.spec.command()
-    planning_copy = None
-    if options.substeps is not None or options.integrator is not None or options.softened:
-        planning_copy = PlanningCopy(options.substeps, options.integrator, options.softened)
-    problem = make_problem(options.task, robot, options.threads, planning_copy)
-    space, evaluator = problem.model.state_space, SimulatorEvaluator(problem.model, problem.cost)
-    budget = None if options.budget_ms is None else options.budget_ms * 1e-3
-    horizon = problem.horizon if options.horizon is None else max(1, round(options.horizon / robot.spec.control_dt))
-    config = _config(options, horizon, evaluator, torch.from_numpy(space.state(observation)), command)
-    planner = make_planner(options.planner, evaluator, command, robot.spec.control_dt, config)
+    made, command = prepare(options, robot, robot.reset(seed), seed), robot.spec.command()
+    problem, evaluator, planner, config, budget = made.problem, made.evaluator, made.planner, made.config, made.budget
+    space, horizon = problem.model.state_space, planner.horizon
+    if budget is not None:
+        planner.rehearse(made.x0, budget)
     log = PlanLog(RecedingHorizonPolicy(planner, space, command, options.planner, deadline=budget))
     source = EpisodeSource(robot, task.state_space, command, task.cost, task.name)
-    episode = run_episode(source, log, steps, seed=seed, trial=0, provenance=f"{options.planner} through the simulator",
-                          watch=lambda observation, recording: advance())
+    before = problem.model.periods
+    with altered(simulated_model(robot), read_factors(options.machine, "--machine")):
+        episode = run_episode(source, log, steps, seed=seed, trial=0, provenance=f"{options.planner} through the simulator",
+                              watch=lambda observation, recording: advance())
+    rollouts = (problem.model.periods - before) / horizon / len(log.plans)
     better = None
     if gap:
         middle = log.plans[len(log.plans) // 2]
         better = (middle.cost, offline_cost(evaluator, command, robot.spec.control_dt, middle, seed))
-    return Played(episode, log, foresight(log, problem.cost, space), config, problem.model.differences, better)
+    return Played(episode, log, foresight(log, problem.cost, space), config, problem.model.differences, rollouts, better)
 
 
-def _config(options: Plan, horizon: int, evaluator: SimulatorEvaluator, x0: torch.Tensor, command: CommandSpec) -> PlannerConfig:
-    """Return the planner's configuration; under a budget a sampling planner gets as many candidates as ROUNDS of them take."""
-    config = planner_config_type(options.planner)(horizon=horizon)
-    told = {setting.partition("=")[0] for setting in options.search}
-    if options.budget_ms is not None and isinstance(config, SamplingConfig) and not told & {"population", "iterations"}:
-        seconds = _seconds_a_candidate(evaluator, horizon, x0, command)
-        population = int(np.clip(1e-3 * options.budget_ms / ROUNDS / seconds, *POPULATIONS))
-        fitting = {"elites": max(2, population // 8)} if hasattr(config, "elites") and "elites" not in told else {}
-        config = replace(config, population=population, iterations=MOST_ROUNDS, **fitting)
-    return with_settings(config, options.search)
+@dataclass(frozen=True)
+class Prepared:
+    """A planner and what it plans through, for one episode."""
+
+    problem: Problem
+    evaluator: SimulatorEvaluator
+    config: PlannerConfig
+    planner: PunctualPlanner
+    x0: torch.Tensor
+    """(nx,) where the episode begins."""
+    budget: float | None
+    """Time a plan may take [s]."""
 
 
-def _seconds_a_candidate(evaluator: SimulatorEvaluator, horizon: int, x0: torch.Tensor, command: CommandSpec) -> float:
-    """Return what a candidate costs in time [s]: the median of a few rounds on random actions."""
-    generator, count = torch.Generator().manual_seed(0), 32
-    low, high = torch.from_numpy(command.minimum.copy()), torch.from_numpy(command.maximum.copy())
-    actions = low + (high - low) * torch.rand(count, horizon, command.nu, generator=generator, dtype=torch.float64)
-    taken = []
-    for _ in range(6):
-        started = time.perf_counter()
-        evaluator.costs(x0, actions)
-        taken.append(time.perf_counter() - started)
-    return float(np.median(taken[1:])) / count
+def prepare(options: Plan, robot: Robot, observation: Observation, seed: int, config: PlannerConfig | None = None) -> Prepared:
+    """Return the planner for the episode that begins with `observation` of `robot`, just reset with `seed`; with `config`, where it is
+    known, and else with what the options and this computer's speed make it.
+    """
+    planning_copy, command = None, robot.spec.command()
+    if options.substeps is not None or options.integrator is not None or options.softened:
+        planning_copy = PlanningCopy(options.substeps, options.integrator, options.softened)
+    problem = make_problem(options.task, robot, options.threads, planning_copy, _randomisation(options, seed))
+    evaluator = SimulatorEvaluator(problem.model, problem.cost, options.risk)
+    budget = None if options.budget_ms is None else options.budget_ms * 1e-3
+    horizon = problem.horizon if options.horizon is None else max(1, round(options.horizon / robot.spec.control_dt))
+    x0 = torch.from_numpy(problem.model.state_space.state(observation))
+    if config is None:
+        config = budget_config(options.planner, horizon, options.search, budget, evaluator, x0, command)
+    planner = PunctualPlanner(make_planner(options.planner, evaluator, command, robot.spec.control_dt, config))
+    return Prepared(problem, evaluator, config, planner, x0, budget)
+
+
+def _randomisation(options: Plan, seed: int) -> Randomisation | None:
+    """Return what is drawn of the model planned through, None where nothing is; ConfigurationError for a planner that sees one model."""
+    if not options.randomise:
+        return None
+    if not issubclass(planner_config_type(options.planner), SamplingConfig):
+        sampling = [name for name, (_, config) in PLANNERS.items() if issubclass(config, SamplingConfig)]
+        raise ConfigurationError(f"--randomise: planner {options.planner!r} follows one model; those that roll plans out through variants "
+                                 f"are {', '.join(sampling)}")
+    return Randomisation(read_ranges(options.randomise, "--randomise"), options.variants, seed)
 
 
 def _print(console: Console, options: Plan, played: list[Played]) -> None:
@@ -133,6 +157,8 @@ def _print(console: Console, options: Plan, played: list[Played]) -> None:
     setting = ", ".join(f"{field.name} {getattr(first.config, field.name)}" for field in dataclasses.fields(first.config))
     console.print(f"{options.planner}: {setting}", highlight=False)
     console.print("planned through: " + ("; ".join(first.differences) or "the machine's own model, unchanged"), highlight=False)
+    if options.machine:
+        console.print(f"the machine: {', '.join(options.machine)} of its own; the planner is not told", highlight=False)
     table = Table(title=f"{options.task}, planned by {options.planner} through the simulator")
     for column in ("seed", "score", "periods", "plan [ms] median", "95 %", "longest", "rounds", "candidates that count"):
         table.add_column(column, justify="right")

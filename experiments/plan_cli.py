@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-_OWN = "(default: the planner's own)"
+_OWN = "(default: the task's own)"
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint=_OWN)]
 
 
@@ -21,7 +21,9 @@ class Plan:
     plan ends in time, with as many candidates and rounds as this computer manages, and the result is this computer's.
 
     Examples: `reflexarc plan dmc:cheetah-run --budget-ms 20 --video cheetah.mp4`, `reflexarc plan cartpole --planner mppi`,
-    `reflexarc plan dmc:walker-walk --planner cem --search momentum=0.2`, `reflexarc list planning-tasks`.
+    `reflexarc plan dmc:walker-walk --planner cem --search momentum=0.2`, `reflexarc list planning-tasks`,
+    `reflexarc plan dmc:cartpole-swingup --asynchronous --budget-ms 15`,
+    `reflexarc plan dmc:cheetah-run --randomise mass=0.8..1.3 friction=0.5..1.5 --risk cvar:0.5 --machine mass=1.3`.
     """
 
     task: tyro.conf.Positional[str]
@@ -30,6 +32,14 @@ class Plan:
     """Planner by name (`reflexarc list planners`)."""
     budget_ms: Annotated[float | None, tyro.conf.arg(metavar="MS", help_behavior_hint="(default: as long as it takes)")] = None
     """Time a plan may take [ms]."""
+    asynchronous: bool = False
+    """Plan in a process beside the machine, which lives in real time and does not wait: plans are made for where it will be once they are
+    ready, and act late where the planner is slower than the control period. The score is what planning in real time is worth here."""
+    delay_periods: Number = None
+    """With --asynchronous: declare that every plan takes so many control periods, instead of living in real time; one seed then gives one
+    result on any computer."""
+    uncompensated: bool = False
+    """With --asynchronous: plan from where the machine was seen, not from where it will be, to see what that costs."""
     horizon: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: the task's own)")] = None
     """How far plans look ahead [s]."""
     search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE [NAME=VALUE ...]", help_behavior_hint="(optional)")] = ()
@@ -40,6 +50,15 @@ class Plan:
     """Integrator of the model planned through: euler, rk4, implicit, implicitfast."""
     softened: bool = False
     """Soften the contacts of the model planned through, for planners that use derivatives."""
+    randomise: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW..HIGH [...]", help_behavior_hint="(optional)")] = ()
+    """Plan for --variants models whose properties are multiplied by factors drawn from these ranges, as in --randomise mass=0.8..1.2
+    friction=0.5..1.5: mass, friction (of contacts), frictionloss and damping (of joints), stiffness, armature, gain (of actuators)."""
+    variants: int = 4
+    """Models that are drawn; every plan is rolled out through each, so that a budget takes fewer plans."""
+    risk: str = "mean"
+    """What counts of a plan's costs over the variants: mean, worst, cvar:SHARE (the mean of the worst share) or exponential:THETA."""
+    machine: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=FACTOR [...]", help_behavior_hint="(optional)")] = ()
+    """Alter the machine that is controlled, as in --machine mass=1.3: the planner is not told."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the task's own)")] = None
     """Control periods of an episode."""
     episodes: int = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Mapping
@@ -82,7 +81,8 @@ class DmControlRobot(EngineRobot):
     """A dm_control task, stepped at its own control period.
 
     `extra['observation']` (n,) is the task's observation, its entries concatenated in dm_control's order, scalars as one
-    entry; pictures that the task takes go to `frames`. Commands are in the box of `action_spec`. dm_control's end of an
+    entry; `extra['act']` what state its actuators have, if any; pictures that the task takes go to `frames`. Commands are in
+    the box of `action_spec`. dm_control's end of an
     episode (`StepType.LAST` without a time limit) is `terminated`. The seed is the one dm_control itself would be given
     (`task_kwargs={'random': seed}`, `random_state=seed`), so episodes equal its own (save lqr's, whose springs do not change
     here). The brick that a random-order task fixes to the table changes with the episode, and with it which bricks `q` and
@@ -118,9 +118,10 @@ class DmControlRobot(EngineRobot):
             self._environment.close()
             raise
 
-    def machine_model(self) -> mujoco.MjModel:
-        """Return a copy of the compiled model, its goal where this episode has put it."""
-        return copy.copy(self._environment.physics.model.ptr)
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The compiled model that is simulated, its goal where this episode has put it."""
+        return self._environment.physics.model.ptr
 
     def _start(self, seed: int) -> Reading:
         from dm_control.rl.control import PhysicsError
@@ -149,8 +150,8 @@ class DmControlRobot(EngineRobot):
     def _reading(self, step: dm_env.TimeStep) -> Reading:
         data = self._environment.physics.data
         pictures = {key: np.asarray(step.observation[key]).reshape(shape) for key, shape in self._pictures.items()}
-        return Reading(data.qpos, data.qvel, data.qfrc_actuator, {"observation": self._flat(step.observation)},
-                       float(step.reward or 0.0), step.last(), pictures=pictures)
+        extra = {"observation": self._flat(step.observation)} | ({"act": data.act} if len(data.act) else {})
+        return Reading(data.qpos, data.qvel, data.qfrc_actuator, extra, float(step.reward or 0.0), step.last(), pictures=pictures)
 
     def _flat(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.concatenate([np.ravel(observation[key]) for key in self.observation_sizes]).astype(np.float64)

@@ -17,6 +17,7 @@ from experiments.bench.memory import bench_memory
 from experiments.bench.options import BenchOptions
 from experiments.bench.plan_ensemble import bench_plan_ensemble
 from experiments.bench.plan_sim import bench_plan_sim
+from experiments.bench.planners_run import bench_planners
 from experiments.bench.ranking import bench_ranking
 from experiments.bench.reach_circle import bench_reach_circle
 from experiments.bench.render import bench_render
@@ -46,7 +47,10 @@ LADDER_NAME = "learn"
 """The learning ladder."""
 FAULTS_NAME = "faults"
 """The fault matrix."""
-TAKES = {LADDER_NAME: ("--task", "--seed-list", "--steps", "--runs", "--out"), FAULTS_NAME: ("--twin", "--runs")}
+PLANNERS_NAME = "planners"
+"""Every planner on a ladder of tasks."""
+TAKES = {LADDER_NAME: ("--task", "--seed-list", "--steps", "--runs", "--out"), FAULTS_NAME: ("--twin", "--runs"),
+         PLANNERS_NAME: ("--tasks", "--planners", "--seed-list", "--steps", "--budget-ms", "--runs", "--out")}
 """The benchmarks that are told more than their seeds."""
 
 
@@ -54,6 +58,7 @@ def summaries() -> dict[str, str]:
     """Return what every benchmark measures, by name."""
     return {FAULTS_NAME: "every kind of fault strikes every twin: limits broken, time until the arm rests, causes told",
             LADDER_NAME: "the learning ladder: --task NAME learns a task from nothing with several seeds, beside published curves",
+            PLANNERS_NAME: "every planner on a ladder of tasks through the simulator, at equal time and at equal rollouts a plan",
             **{name: benchmark.summary for name, benchmark in BENCHMARKS.items()}}
 
 
@@ -77,6 +82,8 @@ def bench_command(name: str, seeds: int | None, json_file: Path | None, threads:
         return 0
     if name == LADDER_NAME:
         result = bench_ladder(console, replace(options, seeds=seeds), threads)
+    elif name == PLANNERS_NAME:
+        result = bench_planners(console, replace(options, seeds=seeds), threads)
     elif name == FAULTS_NAME:
         result = bench_faults(console, replace(options, seeds=seeds or DEFAULT_SEEDS), threads)
     else:

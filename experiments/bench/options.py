@@ -17,6 +17,9 @@ class BenchOptions:
     runs: Path = Path("runs")
     out: Path | None = None
     twin: str | None = None
+    tasks: tuple[str, ...] = ()
+    planners: tuple[str, ...] = ()
+    budget_ms: float | None = None
 
     def given(self) -> list[str]:
         """Return the options that were given, as a command line spells them."""

@@ -31,7 +31,12 @@ class RewardCost(Cost):
 
     @abstractmethod
     def reward(self, x: Tensor, u: Tensor | None) -> Tensor:
-        """Return the reward (...,), at most 1, in states x (..., nx) under commands u (..., nu); None: no command, which is the best."""
+        """Return the reward (...,) that plans look for, at most 1, in states x (..., nx) under commands u (..., nu); None: no command,
+        which is the best."""
+
+    def paid(self, x: Tensor, u: Tensor | None) -> Tensor:
+        """Return what the task itself pays (...,), where plans look for more than that."""
+        return self.reward(x, u)
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"missing reward": 1.0 - self.reward(x, u)}
@@ -81,8 +86,14 @@ class ReacherCost(RewardCost):
         self._radii = radii
 
     def reward(self, x: Tensor, u: Tensor | None) -> Tensor:
-        away = torch.sqrt((x[..., self._target] - x[..., self._finger]).square().sum(-1) + 1e-12)
+        away = self._away(x)
         return 0.5 * tolerance(away, 0.0, self._radii, margin=0.02) + 0.5 * (1.0 - away / 0.5)
+
+    def paid(self, x: Tensor, u: Tensor | None) -> Tensor:
+        return tolerance(self._away(x), 0.0, self._radii)
+
+    def _away(self, x: Tensor) -> Tensor:
+        return torch.sqrt((x[..., self._target] - x[..., self._finger]).square().sum(-1) + 1e-12)
 
 
 class CheetahCost(RewardCost):
@@ -114,30 +125,59 @@ class WalkerCost(RewardCost):
 
 
 class HopperCost(RewardCost):
-    """hopper-stand, and hopper-hop at 2 m/s. The task pays nothing for a torso that is almost high enough: this cost falls on the way."""
+    """hopper-stand, and hopper-hop at 2 m/s.
+
+    The task pays nothing for a torso that is almost high enough, and no less for one that is about to fall: this cost also falls on
+    the way up, and where it stands with the torso upright, still and above the foot.
+    """
 
     def __init__(self, space: PhysicsSpace, hop: bool) -> None:
         super().__init__(space)
-        self._torso, self._foot = self.entry("torso_centre_height"), self.entry("foot_centre_height")
-        self._velocity, self._hop = self.entry("torso_velocity_0"), hop
+        self._torso, self._foot = ([self.entry(f"{name}_centre_{i}") for i in range(2)] for name in ("torso", "foot"))
+        self._velocity, self._upright, self._hop = self.entry("torso_velocity_0"), self.entry("torso_upright"), hop
 
     def reward(self, x: Tensor, u: Tensor | None) -> Tensor:
-        height = x[..., self._torso] - x[..., self._foot]
-        standing = 0.8 * tolerance(height, 0.6, 2.0, margin=0.1) + 0.2 * tolerance(height, 0.6, 2.0, margin=0.6)
+        ahead, height = (x[..., self._torso] - x[..., self._foot]).unbind(-1)
+        standing = tolerance(height, 0.6, 2.0, margin=0.1)
+        if self._hop:
+            standing = 0.8 * standing + 0.2 * tolerance(height, 0.6, 2.0, margin=0.6)
+            return standing * tolerance(x[..., self._velocity], 2.0, INFINITY, margin=1.0, at_margin=0.5, shape="linear")
+        rising = ((height + 0.2) / 0.8).clamp(0.0, 1.0)
+        upright = (1.0 + x[..., self._upright]) / 2.0
+        still = tolerance(x[..., self._velocity], margin=1.0)
+        above = tolerance(ahead, margin=0.4)
+        return 0.5 * standing * _effort(u, 0.2) + 0.2 * rising + 0.1 * (upright + still + above)
+
+    def paid(self, x: Tensor, u: Tensor | None) -> Tensor:
+        height = x[..., self._torso[1]] - x[..., self._foot[1]]
+        standing = tolerance(height, 0.6, 2.0)
         if not self._hop:
             return standing * _effort(u, 0.2)
         return standing * tolerance(x[..., self._velocity], 2.0, INFINITY, margin=1.0, at_margin=0.5, shape="linear")
 
 
 class HumanoidCost(RewardCost):
-    """humanoid-stand (0 m/s), humanoid-walk (1 m/s) and humanoid-run (10 m/s)."""
+    """humanoid-stand (0 m/s), humanoid-walk (1 m/s) and humanoid-run (10 m/s).
+
+    A product of height, uprightness and calm pays nothing to who lies, and as much as ever to who is about to fall: this cost also falls
+    with the height of the head, and with the torso upright and, where it will be in 0.2 s, above the feet.
+    """
 
     def __init__(self, space: PhysicsSpace, speed: float) -> None:
         super().__init__(space)
         self._head, self._upright = self.entry("head_height"), self.entry("torso_upright")
         self._velocity, self._wanted = [self.entry("torso_velocity_0"), self.entry("torso_velocity_1")], speed
+        self._torso, self._right, self._left = ([self.entry(f"{name}_{i}") for i in range(2)]
+                                                for name in ("torso_place", "right_foot", "left_foot"))
 
     def reward(self, x: Tensor, u: Tensor | None) -> Tensor:
+        rising = (x[..., self._head] / 1.4).clamp(0.0, 1.0)
+        upright = (1.0 + x[..., self._upright]) / 2.0
+        ahead = x[..., self._torso] + 0.2 * x[..., self._velocity] - (x[..., self._right] + x[..., self._left]) / 2.0
+        above = tolerance(torch.sqrt(ahead.square().sum(-1) + 1e-12), margin=0.4)
+        return 0.5 * self.paid(x, u) + 0.25 * rising + 0.1 * upright + 0.15 * above
+
+    def paid(self, x: Tensor, u: Tensor | None) -> Tensor:
         standing = tolerance(x[..., self._head], 1.4, INFINITY, margin=0.35)
         upright = tolerance(x[..., self._upright], 0.9, INFINITY, margin=1.9, at_margin=0.0, shape="linear")
         stand = standing * upright * _effort(u, 0.2)

@@ -17,6 +17,7 @@ from sim.mujoco_robot import MujocoRobot
 from sim.simulator import dm_costs
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.planning_copy import PlanningCopy
+from sim.simulator.randomisation import Randomisation
 from sim.simulator.reading import Reading
 from sim.simulator.simulator_model import SimulatorModel
 from sim.simulator.task_cost import TaskCost
@@ -42,8 +43,10 @@ _TORSO = Reading("torso_height", "xpos", "torso", (2,))
 _UPRIGHT = Reading("torso_upright", "xmat", "torso", (8,))
 _HEAD = Reading("head_height", "xpos", "head", (2,))
 _TIP = Reading("tip", "site_xpos", "tip", (0, 2))
-_TORSO_CENTRE = Reading("torso_centre_height", "xipos", "torso", (2,))
-_FOOT_CENTRE = Reading("foot_centre_height", "xipos", "foot", (2,))
+_TORSO_CENTRE = Reading("torso_centre", "xipos", "torso", (0, 2))
+_FOOT_CENTRE = Reading("foot_centre", "xipos", "foot", (0, 2))
+_TORSO_PLACE = Reading("torso_place", "xpos", "torso", (0, 1))
+_FEET = (Reading("right_foot", "xpos", "right_foot", (0, 1)), Reading("left_foot", "xpos", "left_foot", (0, 1)))
 _TARGET = Reading("target", "geom_xpos", "target", (0, 1))
 _FINGER = Reading("finger", "geom_xpos", "finger", (0, 1))
 
@@ -53,15 +56,18 @@ def _reacher(space: PhysicsSpace, model: mujoco.MjModel) -> Cost:
 
 
 def _walker(speed: float) -> PlanningTask:
-    return PlanningTask(lambda space, model: dm_costs.WalkerCost(space, speed), (_SPEED, _TORSO, _UPRIGHT), horizon=0.75)
+    return PlanningTask(lambda space, model: dm_costs.WalkerCost(space, speed), (_SPEED, _TORSO, _UPRIGHT), copy=PlanningCopy(substeps=5),
+                        horizon=0.75)
 
 
 def _hopper(hop: bool) -> PlanningTask:
-    return PlanningTask(lambda space, model: dm_costs.HopperCost(space, hop), (_SPEED, _TORSO_CENTRE, _FOOT_CENTRE), horizon=0.8)
+    return PlanningTask(lambda space, model: dm_costs.HopperCost(space, hop), (_SPEED, _UPRIGHT, _TORSO_CENTRE, _FOOT_CENTRE),
+                        copy=PlanningCopy(substeps=2), horizon=0.8)
 
 
 def _humanoid(speed: float) -> PlanningTask:
-    return PlanningTask(lambda space, model: dm_costs.HumanoidCost(space, speed), (_SPEED, _HEAD, _UPRIGHT), horizon=0.4)
+    return PlanningTask(lambda space, model: dm_costs.HumanoidCost(space, speed),
+                        (_SPEED, _HEAD, _UPRIGHT, _TORSO_PLACE, *_FEET), copy=PlanningCopy(substeps=2), horizon=0.4)
 
 
 def _dm_cartpole(horizon: float) -> PlanningTask:
@@ -116,24 +122,30 @@ class Problem:
     """H, control periods."""
 
 
-def make_problem(name: str, robot: Robot, threads: int | None = None, planning_copy: PlanningCopy | None = None) -> Problem:
+def make_problem(name: str, robot: Robot, threads: int | None = None, planning_copy: PlanningCopy | None = None,
+                 randomisation: Randomisation | None = None) -> Problem:
     """Return the problem of task `name` as `robot`, freshly reset, stands: its goal is where it was put for this episode.
 
-    `planning_copy`: another planning copy than the task's own. UnknownNameError for a task that cannot be planned so.
+    `planning_copy`: another planning copy than the task's own. `randomisation`: plans are rolled out through variants drawn of it.
+    UnknownNameError for a task that cannot be planned so.
     """
     if name not in PLANNING_TASKS:
         raise UnknownNameError("task to plan through the simulator", name, PLANNING_TASKS)
     task = PLANNING_TASKS[name]
     model, substeps, differences = (planning_copy or task.copy).of(machine_model(robot), robot.spec.control_dt)
     space = PhysicsSpace(model, task.constants, task.readings)
-    simulator = SimulatorModel(model, space, substeps, threads, differences=differences)
+    variants, drawn = randomisation.of(model) if randomisation is not None else ([], ())
+    simulator = SimulatorModel(model, space, substeps, threads, variants, (*differences, *drawn))
     return Problem(simulator, task.cost(space, model), max(1, round(task.horizon / robot.spec.control_dt)))
 
 
 def machine_model(robot: Robot) -> mujoco.MjModel:
     """Return a copy of the model of a simulated machine, its goal where this episode has put it: all that a planner knows of it."""
-    if isinstance(robot, MujocoRobot):
-        return copy.copy(robot.model)
-    if isinstance(robot, DmControlRobot):
-        return robot.machine_model()
+    return copy.copy(simulated_model(robot))
+
+
+def simulated_model(robot: Robot) -> mujoco.MjModel:
+    """Return the model itself that a simulated machine steps: to alter the machine, never to plan through."""
+    if isinstance(robot, MujocoRobot | DmControlRobot):
+        return robot.model
     raise ConfigurationError(f"robot {robot.spec.name!r} is not one of MuJoCo's: there is no model to plan through")

@@ -9,6 +9,7 @@ import pytest
 
 from experiments.cli import main
 from experiments.plan import play
+from experiments.plan_budget import POPULATIONS
 from experiments.plan_cli import Plan
 from robots.errors import ConfigurationError, UnknownNameError
 from sim.catalog import make_task
@@ -48,8 +49,28 @@ def test_a_budget_is_kept_and_chooses_the_population():
     assert (run.log.rounds >= 1).all()
     with make_task("cartpole").robot() as robot:
         free = play(make_task("cartpole"), robot, Plan("cartpole", budget_ms=25.0, threads=1), 3, 0)
-    assert 16 <= free.config.population <= 512 and free.config.iterations > 2
+    assert POPULATIONS[0] <= free.config.population <= POPULATIONS[1] and free.config.iterations > 2
     assert free.config.elites <= free.config.population
+
+
+def test_a_machine_that_is_not_as_its_model_says_surprises_the_plans_and_the_next_one_is_itself_again():
+    with make_task("cartpole").robot() as robot:
+        def errors(seed, **options):
+            run = play(make_task("cartpole"), robot, Plan("cartpole", search=SMALL, threads=1, horizon=0.4, **options), 6, seed)
+            return run.foresight.state_error, run.episode.applied
+
+        heavy, _ = errors(0, machine=("mass=1.5",))
+        right, _ = errors(0)
+        assert heavy > 1e-3 and right == 0.0
+
+
+def test_plans_through_variants_are_of_their_seed_and_no_variant_is_the_machine():
+    options = {"randomise": ("mass=0.7..1.4", "gain=0.8..1.2"), "variants": 3, "risk": "cvar:0.4", "steps": 6}
+    one, again, other = played(**options), played(**options), played(**options | {"risk": "mean"})
+    assert np.array_equal(one.episode.applied, again.episode.applied)
+    assert not np.array_equal(one.episode.applied, other.episode.applied)
+    assert "3 variants" in one.differences[-1] and one.foresight.state_error > 0.0
+    assert one.rollouts == pytest.approx(3 * played(steps=6).rollouts)
 
 
 def test_more_effort_leaves_a_gap_of_no_less_than_nothing():
@@ -75,7 +96,14 @@ def test_the_command_line_prints_writes_and_films(tmp_path, capsys):
     ({"task": "cartpole", "episodes": 0}, ConfigurationError, "--episodes"),
     ({"task": "cartpole", "planner": "ice"}, UnknownNameError, "icem"),
     ({"task": "cartpole", "search": ("popul=3",)}, UnknownNameError, "population"),
-    ({"task": "cartpole", "integrator": "rk5"}, UnknownNameError, "rk4")])
+    ({"task": "cartpole", "integrator": "rk5"}, UnknownNameError, "rk4"),
+    ({"task": "cartpole", "randomise": ("weight=1..2",)}, UnknownNameError, "mass"),
+    ({"task": "cartpole", "randomise": ("mass=1.2",)}, ConfigurationError, "NAME=LOW"),
+    ({"task": "cartpole", "randomise": ("mass=1..2",), "variants": 0}, ConfigurationError, "variants"),
+    ({"task": "cartpole", "randomise": ("mass=1..2",), "planner": "ilqr"}, ConfigurationError, "cma-es"),
+    ({"task": "cartpole", "risk": "worst"}, ConfigurationError, "--randomise"),
+    ({"task": "cartpole", "machine": ("mass=0",)}, ConfigurationError, "above 0"),
+    ({"task": "cartpole", "machine": ("friction=2",)}, ConfigurationError, "it has mass")])
 def test_what_cannot_be_is_refused_with_the_known(options, error, words):
     with pytest.raises(error, match=words):
         Plan(**options).run()

@@ -1,0 +1,112 @@
+"""What is kept of the planners' comparison: one JSON file an episode, and one CSV of all."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import typing
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from experiments.run_directory import replace_file
+from robots.errors import StoreError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SOURCES = ("planners", "dynamics", "sim")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One episode that is to be lived: whatever of it differs makes another."""
+
+    task: str
+    planner: str
+    equal: str
+    """'time' or 'rollouts'."""
+    allowance: float
+    """Of a plan: milliseconds, or rollouts over the horizon."""
+    steps: int
+    """Control periods."""
+    settings: tuple[str, ...]
+    """Of the planner, 'NAME=VALUE', before its effort is chosen."""
+    seed: int
+
+    @property
+    def file_name(self) -> str:
+        """Says what it is to people, and differs wherever anything that was asked does."""
+        digits = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.task}-{self.planner}-{self.equal}-seed{self.seed}-{digits}.json")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one episode; the figures are None where it was not lived, and `note` says why."""
+
+    asked: Asked
+    score: float | None
+    """Reward of a control period, mean."""
+    lived: int
+    """Control periods."""
+    plan_ms: float | None
+    """[ms] median of a plan."""
+    plan_ms_95: float | None
+    """[ms] 95 % of the plans took at most this."""
+    plan_ms_longest: float | None
+    within: float | None
+    """Share of the plans within the budget; None where rollouts are equal."""
+    rounds: float | None
+    """Iterations of a plan, median."""
+    rollouts: float | None
+    """Over the horizon, of a plan, derivatives counted by what is simulated for them; mean."""
+    note: str
+    seconds: float
+    """Wall-clock time of it all."""
+    machine: str
+    code: str
+    """Of `code_fingerprint`, when it was lived."""
+
+
+def code_fingerprint() -> str:
+    """Return eight digits that differ wherever the code or the models that are planned with do."""
+    files = sorted(path for folder in _SOURCES for path in (_ROOT / folder).rglob("*") if path.suffix in (".py", ".xml"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(_ROOT)).encode() + file.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def write_cell(folder: Path, cell: Cell) -> None:
+    """Write the cell into `folder`, whole or not at all; StoreError where that fails."""
+    replace_file(folder / cell.asked.file_name, json.dumps(asdict(cell), indent=1).encode())
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """Return what `write_cell` wrote into `folder`; StoreError names the file that cannot be read."""
+    cells, names = [], {field.name for field in fields(Cell)}
+    for file in sorted(folder.glob("*.json")):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict) or values.keys() != names:
+                raise ValueError(f"expected the keys {', '.join(sorted(names))}")
+            asked = values.pop("asked")
+            cells.append(Cell(Asked(**asked | {"settings": tuple(asked["settings"])}), **values))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{file}: cannot be read ({error}); remove it, and its episode is lived again") from error
+    return cells
+
+
+def to_csv(cells: Iterable[Cell]) -> bytes:
+    """Return a line for every cell, what was asked first."""
+    asked = [field.name for field in fields(Asked)]
+    found = [name for name in typing.get_type_hints(Cell) if name != "asked"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*asked, *found])
+    for cell in cells:
+        told = [" ".join(value) if isinstance(value := getattr(cell.asked, name), tuple) else value for name in asked]
+        writer.writerow([*told, *(round(value, 5) if isinstance(value := getattr(cell, name), float) else value for name in found)])
+    return text.getvalue().encode()

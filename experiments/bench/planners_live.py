@@ -1,0 +1,84 @@
+"""One episode of the planners' comparison: a planner, a task, and so much time or so many rollouts a plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from experiments.bench.planners_cells import Asked, Cell
+from experiments.bench.planners_field import BUDGET_MS, UNBOUNDED, Entrant, PlannedTask, why_not
+from experiments.plan import Played, play
+from experiments.plan_cli import Plan
+from robots.errors import ReflexarcError
+from robots.robot import Robot
+from sim.task import Task
+
+TIME, ROLLOUTS = "time", "rollouts"
+TOO_SLOW = 10.0
+"""Times the budget: a planner whose plans take longer is not lived with, its time is told."""
+LOOK = 3
+"""Control periods that are lived to see what a plan takes."""
+TRIES, CLOSE = 4, 0.05
+"""At the effort of a planner; a share by which it may be off."""
+
+
+def ask(task: PlannedTask, entrant: Entrant, equal: str, allowance: float, steps: int | None, seed: int) -> Asked:
+    """Return what is to be lived; `steps` None: the task's own."""
+    settings = entrant.settings
+    if equal == ROLLOUTS and entrant.samples:
+        settings = entrant.for_rollouts(round(allowance))
+    elif equal == TIME and not entrant.samples:
+        settings = entrant.with_effort(UNBOUNDED)
+    return Asked(task.task, entrant.planner, equal, allowance, steps or task.steps, settings, seed)
+
+
+def live(asked: Asked, entrant: Entrant, task: Task, robot: Robot, threads: int | None, advance: Callable[[], None], machine: str,
+         code: str) -> Cell:
+    """Return what comes of one episode; what the planner cannot do is a cell with its own words."""
+    began = time.perf_counter()
+
+    def nothing(note: str, milliseconds: float | None = None) -> Cell:
+        return Cell(asked, None, 0, milliseconds, None, None, None, None, None, note, time.perf_counter() - began, machine, code)
+
+    if (reason := why_not(entrant, robot.spec.command().nu)) is not None:
+        return nothing(reason)
+    options = Plan(asked.task, asked.planner, asked.allowance if asked.equal == TIME else None, search=asked.settings, threads=threads)
+    try:
+        if asked.equal == ROLLOUTS and not entrant.samples:
+            options = replace(options, search=entrant.with_effort(_effort(entrant, options, task, robot, asked)))
+        looked = float(np.median(play(task, robot, options, LOOK, asked.seed).log.milliseconds))
+        longest = TOO_SLOW * (asked.allowance if asked.equal == TIME else BUDGET_MS)
+        if looked > longest:
+            return nothing(f"a plan takes {looked:.0f} ms, more than {longest:g}", looked)
+        played = play(task, robot, options, asked.steps, asked.seed, advance)
+    except ReflexarcError as error:
+        return nothing(str(error))
+    return _cell(asked, played, time.perf_counter() - began, machine, code)
+
+
+def _effort(entrant: Entrant, options: Plan, task: Task, robot: Robot, asked: Asked) -> int:
+    """Return the effort of a planner that does not sample for the rollouts allowed, found by trying."""
+    def more_than_least(effort: int) -> float:
+        return play(task, robot, replace(options, search=entrant.with_effort(effort)), LOOK, asked.seed).rollouts - least
+
+    least = 0.0
+    least = more_than_least(1)
+    effort = 3
+    for _ in range(TRIES):
+        slope = max(more_than_least(effort), 1e-9) / (effort - 1)
+        found = int(np.clip(1 + (asked.allowance - least) / slope, 1, UNBOUNDED))
+        if found <= 2 or abs(found - effort) <= CLOSE * effort:
+            return found
+        effort = found
+    return effort
+
+
+def _cell(asked: Asked, played: Played, seconds: float, machine: str, code: str) -> Cell:
+    spent, lived = played.log.milliseconds, played.episode.steps
+    note = "" if lived == asked.steps else f"ended after {lived} of {asked.steps} control periods"
+    within = float(np.mean(spent <= asked.allowance)) if asked.equal == TIME else None
+    return Cell(asked, -float(played.episode.cost.mean()) + 0.0, lived, float(np.median(spent)), float(np.percentile(spent, 95)),
+                float(spent.max()), within, float(np.median(played.log.rounds)), played.rollouts, note, seconds, machine, code)
