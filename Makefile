@@ -55,13 +55,22 @@ bench-peers: setup ## install the peers that benchmarks compare with, and run th
 	    && $$pip --no-deps judo-rai==0.1.0 && mkdir -p "$$(echo "$$there"/lib/python3*/site-packages/judo/models)/meshes" \
 	    && "$$there/bin/python" experiments/bench/peers/judo_mpc.py --help >/dev/null
 	}
+	crocoddyl() {
+	  $$pip crocoddyl==3.1.0 pin==3.8.0 "cmeel-urdfdom<5" "cmeel-tinyxml2<11" \
+	    && "$$there/bin/python" experiments/bench/peers/crocoddyl_problems.py --help >/dev/null
+	}
+	mjbatch() {
+	  $$pip mjbatch==0.1.4 && git clone -q https://github.com/kevinzakka/mjbatch "$$there/source" \
+	    && git -C "$$there/source" checkout -q 64a3469493e8b23c33f079289599c1ab5dda7910 \
+	    && "$$there/bin/python" experiments/bench/peers/mjbatch_swingup.py --help >/dev/null
+	}
 	install() {
 	  local there=$(PEERS)/$$1 pip="$(PEERS)/$$1/bin/python -m pip --disable-pip-version-check install -q --progress-bar off"
 	  [ -e "$$there/.ready" ] && return
 	  rm -rf "$$there"
 	  $(VENV)/bin/python -m venv "$$there" && $$1 && touch "$$there/.ready"
 	}
-	for peer in mbrl judo; do
+	for peer in mbrl judo crocoddyl mjbatch; do
 	  echo "bench-peers: installing $$peer in $(PEERS)/$$peer"
 	  if ! output=$$(install $$peer 2>&1); then
 	    rm -rf $(PEERS)/$$peer
@@ -69,7 +78,7 @@ bench-peers: setup ## install the peers that benchmarks compare with, and run th
 	  fi
 	done
 	missed=0
-	for name in plan-ensemble fit-ensemble plan-sim; do $(VENV)/bin/reflexarc bench $$name || missed=1; done
+	for name in plan-ensemble fit-ensemble plan-sim ilqr; do $(VENV)/bin/reflexarc bench $$name || missed=1; done
 	exit $$missed
 
 # Builds of torch for one kind of machine (+cpu, +cu128) and what they bring are left to torch itself.
