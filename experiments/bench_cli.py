@@ -47,7 +47,7 @@ class Bench:
     """learn, faults, planners: folder that runs are kept in."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: docs/ladder in a checkout, else ladder)")] = None
     """learn: folder of the curves, one CSV and one PNG a task, with the page DIR.md beside it. planners: folder of the page (default:
-    docs in a checkout, else planners)."""
+    docs in a checkout where all is asked for, else planners)."""
     twin: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = None
     """faults: this twin alone: ur5e, so101, dynamixel-arm or panda."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]", help_behavior_hint="(default: all)")] = ()

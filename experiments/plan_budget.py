@@ -29,8 +29,8 @@ REHEARSALS, FIRST_PLANS = 30, 2
 PATIENCE = 2.0
 """Times that rehearsals would take in time, after which there are no more: for planners that no budget holds."""
 WINDOW, LATE_ONES = 400, 200
-"""So many plans are remembered; for each of so many, one may come late."""
-LARGEST_RESERVE = 0.8
+"""So many plans are remembered; for each of so many begun, after the rehearsals' first, one may come late."""
+LARGEST_RESERVE = 0.5
 """Share of the budget."""
 
 
@@ -64,8 +64,9 @@ class PunctualPlanner:
     """A planner that is told of less time than there is, by as much as it was late before.
 
     What a planner does after it looked at the clock (one more round, explaining its plan) is known from the plans before. The reserve is
-    their largest lateness but one for each LATE_ONES of the last WINDOW: if plans go on as they went, fewer than one in a hundred is late,
-    and a computer that stalls once does not halve every plan after.
+    their largest lateness but one for each LATE_ONES of the last WINDOW: if plans go on as they went, fewer than one in a hundred is
+    late, and a computer that stalls once does not halve every plan after. A plan that had nothing to leave out says nothing of what must
+    be kept back: it would have been as late with any reserve.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -93,14 +94,16 @@ class PunctualPlanner:
         """Return how much of `deadline` is kept back [s]."""
         if not self._late:
             return 0.0
-        expected = sorted(self._late, reverse=True)[len(self._late) // LATE_ONES]
+        worst = (len(self._late) + LATE_ONES - REHEARSALS + FIRST_PLANS) // LATE_ONES
+        expected = sorted(self._late, reverse=True)[min(worst, len(self._late) - 1)]
         return min(max(expected, 0.0), LARGEST_RESERVE * deadline)
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`."""
         if deadline is None:
             return self.planner.plan(x0, previous, generator)
-        told = deadline - self.reserve(deadline)
-        plan = self.planner.plan(x0, previous, generator, told)
-        self._late.append(plan.report.seconds - told)
+        reserve = self.reserve(deadline)
+        plan = self.planner.plan(x0, previous, generator, deadline - reserve)
+        late = plan.report.seconds - (deadline - reserve)
+        self._late.append(late if plan.report.iterations > 1 else min(late, reserve))
         return plan

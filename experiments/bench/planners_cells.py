@@ -16,7 +16,8 @@ from experiments.run_directory import replace_file
 from robots.errors import StoreError
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SOURCES = ("planners", "dynamics", "sim")
+_SOURCES = ("planners", "dynamics", "sim", "policies")
+_FILES = ("experiments/plan.py", "experiments/plan_budget.py", "experiments/bench/planners_live.py", "experiments/bench/planners_field.py")
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ class Cell:
     machine: str
     code: str
     """Of `code_fingerprint`, when it was lived."""
+    failed: bool = False
+    """True where an error ended it that another attempt may not meet: a package that was missing."""
 
 
 def code_fingerprint() -> str:
     """Return eight digits that differ wherever the code or the models that are planned with do."""
     files = sorted(path for folder in _SOURCES for path in (_ROOT / folder).rglob("*") if path.suffix in (".py", ".xml"))
+    files += [_ROOT / name for name in _FILES]
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(_ROOT)).encode() + file.read_bytes())

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from experiments.bench.planners_cells import Asked, Cell
-from experiments.bench.planners_field import BUDGET_MS, UNBOUNDED, Entrant, PlannedTask, why_not
+from experiments.bench.planners_field import BUDGET_MS, TASKS, UNBOUNDED, Entrant, PlannedTask, why_not
 from experiments.plan import Played, play
 from experiments.plan_cli import Plan
-from robots.errors import ReflexarcError
+from robots.errors import MissingExtraError, ReflexarcError
 from robots.robot import Robot
 from sim.task import Task
 
@@ -23,6 +23,8 @@ LOOK = 3
 """Control periods that are lived to see what a plan takes."""
 TRIES, CLOSE = 4, 0.05
 """At the effort of a planner; a share by which it may be off."""
+STRETCH = 4
+"""Times an effort that the next try may be: plans that converged early tell nothing of what later ones need."""
 
 
 def ask(task: PlannedTask, entrant: Entrant, equal: str, allowance: float, steps: int | None, seed: int) -> Asked:
@@ -54,6 +56,8 @@ def live(asked: Asked, entrant: Entrant, task: Task, robot: Robot, threads: int 
         if looked > longest:
             return nothing(f"a plan takes {looked:.0f} ms, more than {longest:g}", looked)
         played = play(task, robot, options, asked.steps, asked.seed, advance)
+    except MissingExtraError as error:
+        return replace(nothing(str(error)), failed=True)
     except ReflexarcError as error:
         return nothing(str(error))
     return _cell(asked, played, time.perf_counter() - began, machine, code)
@@ -69,7 +73,7 @@ def _effort(entrant: Entrant, options: Plan, task: Task, robot: Robot, asked: As
     effort = 3
     for _ in range(TRIES):
         slope = max(more_than_least(effort), 1e-9) / (effort - 1)
-        found = int(np.clip(1 + (asked.allowance - least) / slope, 1, UNBOUNDED))
+        found = int(np.clip(1 + (asked.allowance - least) / slope, 1, min(STRETCH * effort, UNBOUNDED)))
         if found <= 2 or abs(found - effort) <= CLOSE * effort:
             return found
         effort = found
@@ -80,5 +84,7 @@ def _cell(asked: Asked, played: Played, seconds: float, machine: str, code: str)
     spent, lived = played.log.milliseconds, played.episode.steps
     note = "" if lived == asked.steps else f"ended after {lived} of {asked.steps} control periods"
     within = float(np.mean(spent <= asked.allowance)) if asked.equal == TIME else None
-    return Cell(asked, -float(played.episode.cost.mean()) + 0.0, lived, float(np.median(spent)), float(np.percentile(spent, 95)),
+    # who fails early earns nothing from then on; where a task charges, it has no score: the rest would have cost something
+    score = -float(played.episode.cost.sum()) / asked.steps + 0.0 if lived == asked.steps or TASKS[asked.task].rewarded else None
+    return Cell(asked, score, lived, float(np.median(spent)), float(np.percentile(spent, 95)),
                 float(spent.max()), within, float(np.median(played.log.rounds)), played.rollouts, note, seconds, machine, code)

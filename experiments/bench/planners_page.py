@@ -47,8 +47,8 @@ def make_tables(cells: Sequence[Cell], picture: str, table: str) -> str:
     parts = ["", f"![every planner's score on every task]({picture})", ""]
     if timed:
         parts += [f"Reward a control period at equal time, {timed[0].asked.allowance:g} ms a plan: median over {len(seeds)} seed(s), and "
-                  "the range. An asterisk: more than one plan in a hundred took longer. Last the mean over dm_control's tasks, an empty "
-                  "field counted as nothing.", "", *_matrix(timed, _score, mean=True), "",
+                  "the range. An asterisk: more than one plan in a hundred took longer. Last the mean over dm_control's tasks, for those "
+                  "that lived them all.", "", *_matrix(timed, _score, mean=True), "",
                   "What a plan took in that comparison [ms], median and 95 %, and the share of the plans within the budget.", "",
                   *_matrix(timed, _times), ""]
     if counted:
@@ -99,8 +99,9 @@ def _matrix(cells: Sequence[Cell], show: Callable[[list[Cell]], str], mean: bool
         of_tasks = [[c for c in cells if (c.asked.planner, c.asked.task) == (planner, task)] for task in tasks]
         fields = [show(same) if same else "" for same in of_tasks]
         if mean:
-            paid = [_median(same, "score") or 0.0 for task, same in zip(tasks, of_tasks, strict=True) if TASKS[task].rewarded and same]
-            fields.append(f"**{statistics.mean(paid):.3f}**" if paid else "")
+            paid = [_median(same, "score") for task, same in zip(tasks, of_tasks, strict=True) if TASKS[task].rewarded]
+            late = _late([cell for same in of_tasks for cell in same])
+            fields.append(f"**{statistics.mean(paid):.3f}**{late}" if paid and None not in paid else "")
         lines.append(f"| {' | '.join([planner, *fields])} |")
     return lines
 
@@ -114,9 +115,12 @@ def _score(same: list[Cell]) -> str:
     scores = [cell.score for cell in same if cell.score is not None]
     if not scores:
         return ""
-    late = "*" if any(cell.within is not None and cell.within < 0.99 for cell in same) else ""
     spread = f" [{min(scores):.3g}, {max(scores):.3g}]" if len(scores) > 1 else ""
-    return f"{statistics.median(scores):.3g}{late}{spread}"
+    return f"{statistics.median(scores):.3g}{_late(same)}{spread}"
+
+
+def _late(same: Sequence[Cell]) -> str:
+    return "*" if any(cell.within is not None and cell.within < 0.99 for cell in same) else ""
 
 
 def _times(same: list[Cell]) -> str:

@@ -30,9 +30,10 @@ SEEDS = 3
 PAGE, TABLE, PICTURE = "planners.md", "planners.csv", "images/planners.png"
 
 
-def default_out() -> Path:
-    """Return where the page goes: docs in a checkout of Reflexarc, else planners, both in the working directory."""
-    return Path("docs") if Path("docs").is_dir() and Path("experiments/bench/planners_run.py").is_file() else Path("planners")
+def default_out(options: BenchOptions) -> Path:
+    """Return where the page goes: docs in a checkout of Reflexarc where all is asked for, else planners, both in the working directory."""
+    whole = not (options.tasks or options.planners or options.steps or options.budget_ms)
+    return Path("docs") if whole and Path("docs").is_dir() and Path("experiments/bench/planners_run.py").is_file() else Path("planners")
 
 
 def bench_planners(console: Console, options: BenchOptions, threads: int | None) -> BenchResult:
@@ -46,12 +47,12 @@ def bench_planners(console: Console, options: BenchOptions, threads: int | None)
     if options.steps is not None and options.steps < 1:
         raise ConfigurationError(f"--steps: expected at least 1 control period, got {options.steps}")
     folder, here = options.runs / "planners", machine(checked_threads(threads))
-    out = options.out if options.out is not None else default_out()
+    out = options.out if options.out is not None else default_out(options)
     _make(folder)
     _make(out)
     names = [entry.task for entry in chosen_tasks(options.tasks)], [entrant.planner for entrant in chosen_entrants(options.planners)]
     wanted = everything(*names, _seeds(options), budget, options.steps)
-    known = {cell.asked for cell in read_cells(folder)}
+    known = {cell.asked for cell in read_cells(folder) if cell.machine == here and not cell.failed}
     left = [asked for asked in wanted if asked not in known]
     if done := len(wanted) - len(left):
         console.print(f"{done} of {len(wanted)} episodes were lived before, in {folder}", highlight=False)
@@ -79,7 +80,7 @@ def everything(tasks: Sequence[str], planners: Sequence[str], seeds: Iterable[in
 def _seeds(options: BenchOptions) -> Sequence[int]:
     if options.seed_list is not None and options.seeds is not None:
         raise ConfigurationError("--seeds and --seed-list: give one of the two")
-    return options.seed_list if options.seed_list is not None else range(options.seeds or SEEDS)
+    return tuple(dict.fromkeys(options.seed_list)) if options.seed_list is not None else range(options.seeds or SEEDS)
 
 
 def _make(folder: Path) -> None:

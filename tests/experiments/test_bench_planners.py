@@ -85,6 +85,7 @@ def test_cells_are_kept_by_all_that_was_asked(tmp_path):
 
 
 def test_nothing_is_lived_twice_and_the_page_is_of_all_that_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.bench.planners_live.TOO_SLOW", 1e6)  # however busy this computer is
     console = Console(file=io.StringIO(), width=200)
     options = BenchOptions(runs=tmp_path / "runs", out=tmp_path / "docs", tasks=(REACHER,), planners=("random-shooting", "puct"), steps=2,
                            budget_ms=1.0, seeds=1)
@@ -102,14 +103,14 @@ def test_nothing_is_lived_twice_and_the_page_is_of_all_that_was(tmp_path, monkey
     assert len((tmp_path / "docs/planners.csv").read_text().splitlines()) == 1 + len(now)
 
 
-def test_the_page_marks_who_is_late_counts_what_is_missing_as_nothing_and_says_why():
+def test_the_page_marks_who_is_late_gives_no_mean_of_what_was_not_all_lived_and_says_why():
     cells = [cell(seed=0, score=0.4), cell(seed=1, score=0.6), cell(planner="cem", within=0.98),
              cell(task="dmc:cheetah-run", score=0.9), cell(task="dmc:cheetah-run", planner="cem", score=None, within=None, note="too slow"),
              cell(equal="rollouts", score=0.25)]
     lines = make_tables(cells, "a.png", "a.csv").splitlines()
     icem, cem = (next(line for line in lines if line.startswith(f"| {name} |")) for name in ("icem", "cem"))
     assert "0.5 [0.4, 0.6]" in icem and "**0.700**" in icem
-    assert "0.5*" in cem and "**0.250**" in cem
+    assert "0.5*" in cem and "**" not in cem
     assert "- cem on dmc:cheetah-run, equal time: too slow" in lines
     assert any("0.25" in line for line in lines[lines.index(cem) + 1:])
     assert any("`reflexarc bench planners --seeds 2 --steps 5`" in line for line in lines)

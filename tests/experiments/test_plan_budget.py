@@ -19,7 +19,7 @@ BUDGET = 0.020
 class Late:
     """Takes as long as it is told to, and what it draws on top."""
 
-    horizon = 3
+    horizon, rounds = 3, 2
 
     def __init__(self, lateness) -> None:
         self.told, self.spent, self._lateness = [], [], lateness
@@ -27,7 +27,7 @@ class Late:
     def plan(self, x0, previous, generator, deadline=None):
         self.told.append(deadline)
         self.spent.append((deadline or 0.0) + self._lateness(len(self.told)))
-        report = PlanReport(self.spent[-1], 1, 1, 0, 1.0)
+        report = PlanReport(self.spent[-1], self.rounds, 1, 0, 1.0)
         return Plan(None, None, None, 0.0, PlanStatus.DEADLINE, report, 0.01)
 
 
@@ -68,6 +68,25 @@ def test_a_planner_that_no_budget_holds_is_told_so_little_and_rehearses_not_for_
     punctual.rehearse(torch.zeros(1), BUDGET)
     assert 2 < len(planner.told) < 30
     assert punctual.reserve(BUDGET) == pytest.approx(LARGEST_RESERVE * BUDGET)
+
+
+class Uncuttable(Late):
+    """A first round of 15 ms that is never left out, and now and then a computer that stalls."""
+
+    rounds = 1
+
+    def plan(self, x0, previous, generator, deadline=None):
+        self._lateness = lambda plan: 0.015 + (0.02 if plan % 7 == 0 else 0.0) - deadline
+        return super().plan(x0, previous, generator, deadline)
+
+
+def test_what_no_reserve_could_have_saved_does_not_eat_the_budget():
+    planner = Uncuttable(None)
+    punctual = PunctualPlanner(planner)
+    punctual.rehearse(torch.zeros(1), BUDGET)
+    for _ in range(500):
+        punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
+    assert min(planner.told) == BUDGET
 
 
 def test_without_a_deadline_nothing_is_told():
