@@ -71,13 +71,14 @@ class AnalyticModel:
 
 
 @functools.cache
-def _compiled(formula: Callable) -> Callable:
+def compiled(formula: Callable) -> Callable:
+    """Return a formula compiled, as it is where it was."""
     return formula if isinstance(formula, numba.core.dispatcher.Dispatcher) else numba.njit(error_model="numpy")(formula)
 
 
 @functools.cache
 def _step_rows(formula: Step) -> Callable[..., None]:
-    step = _compiled(formula)
+    step = compiled(formula)
 
     @numba.njit(error_model="numpy")
     def rows(x, u, out):
@@ -89,7 +90,7 @@ def _step_rows(formula: Step) -> Callable[..., None]:
 
 @functools.cache
 def _jacobian_rows(formula: Jacobian) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    jacobian = _compiled(formula)
+    jacobian = compiled(formula)
 
     @numba.njit(error_model="numpy")
     def rows(x, u):
@@ -103,7 +104,7 @@ def _jacobian_rows(formula: Jacobian) -> Callable[..., tuple[np.ndarray, np.ndar
 
 @functools.cache
 def _roll_out(formula: Step) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    step = _compiled(formula)
+    step = compiled(formula)
 
     @numba.njit(error_model="numpy")
     def roll_out(turns, x0, states, actions, steps, feedforward, gains, lower, upper, gaps):

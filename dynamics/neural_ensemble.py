@@ -20,7 +20,7 @@ from dynamics.normaliser import Normaliser
 from dynamics.state_space import StateSpace
 from dynamics.workers import Workers
 from episodes.split import split_by_episode
-from robots.errors import ConfigurationError, NumericalError
+from robots.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ class NeuralEnsemble:
         """Fit to all transitions, from the weights of the last fit, and say how it went.
 
         Raises NonFiniteError for NaN in the data (naming the episode) and NumericalError where the fit diverges; the model
-        is then as it was.
+        is then as it was, and after any other error, too.
         """
         started = time.perf_counter()
         data.check(self.state_space.nx, self.nu)
         before = self.tensors()
         try:
             reports, used, held_out = self._fit_members(data, workers, progress)
-        except NumericalError:
+        except BaseException:  # also Ctrl-C
             self.load_tensors(before)
             raise
         self.fits += 1

@@ -62,6 +62,11 @@ def plan_command(options: Plan) -> int:
     make_risk(options.risk)
     if options.risk != "mean" and not options.randomise:
         raise ConfigurationError(f"--risk {options.risk}: without --randomise there is one model, and nothing to weigh")
+    if options.variants != Plan.variants and not options.randomise:
+        raise ConfigurationError(f"--variants {options.variants}: without --randomise nothing is drawn; add it")
+    if options.machine and options.video is not None:
+        raise ConfigurationError("--machine and --video: a film is made by a machine that is not altered, which would live otherwise; "
+                                 "leave one out")
     _randomisation(options, options.seed)
     if options.episodes < 1 or not 0 <= options.seed < 2**32 - options.episodes:
         raise ConfigurationError(f"--episodes and --seed: expected at least 1 and 0 to 2^32 - episodes, got {options.episodes} and "
@@ -80,10 +85,10 @@ def plan_command(options: Plan) -> int:
         for i in range(options.episodes):
             played.append(play(task, robot, options, steps, options.seed + i, lambda: progress.advance(bar), options.gap and i == 0))
     _print(console, options, played)
-    if options.video is not None:
-        console.print(f"film: {replay_video(task, played[0].episode, options.video)}", highlight=False)
     if options.json is not None:
         replace_file(options.json, json.dumps(_figures(options, played), indent=1).encode())
+    if options.video is not None:
+        console.print(f"film: {replay_video(task, played[0].episode, options.video)}", highlight=False)
     return 0
 
 

@@ -65,12 +65,24 @@ class PlayedBeside:
     """How the model planned through differs from the machine."""
     overruns: list[float]
     """By how much control periods were too long for the machine itself [s]; of simulated time there are none."""
+    steps: int
+    """Control periods that it was to have."""
+
+    @property
+    def ended(self) -> str:
+        """Why it ended before its time; empty where it is whole, to its time or to the task's end."""
+        if self.episode.terminated or self.episode.steps == self.steps:
+            return ""
+        return self.report.stopped or "the machine or the task's cost left the numbers; the log says where"
 
 
 def asynchronous_command(options: Plan) -> int:
     """Play the episodes, print what came of them, and return 0."""
     if options.gap:
         raise ConfigurationError("--gap: a plan made beside the machine is not kept; leave out --asynchronous")
+    if options.delay_periods is not None and options.budget_ms is not None:
+        raise ConfigurationError("--delay-periods and --budget-ms: a declared delay gives one result on any computer, a budget this "
+                                 "computer's; leave one out, and bound a declared plan by --search")
     asynchronous_config(options)
     task, console = make_task(options.task), make_console()
     steps = task.episode_steps if options.steps is None else options.steps
@@ -80,10 +92,10 @@ def asynchronous_command(options: Plan) -> int:
         for i in range(options.episodes):
             played.append(play_beside(task, robot, options, steps, options.seed + i, lambda: progress.advance(bar)))
     _print(console, options, played)
-    if options.video is not None:
-        console.print(f"film: {replay_video(task, played[0].episode, options.video)}", highlight=False)
     if options.json is not None:
         replace_file(options.json, json.dumps(_figures(options, played), indent=1).encode())
+    if options.video is not None:
+        console.print(f"film: {replay_video(task, played[0].episode, options.video)}", highlight=False)
     return 0
 
 
@@ -107,7 +119,8 @@ def play_beside(task: Task, robot: Robot, options: Plan, steps: int, seed: int, 
         with altered(simulated_model(robot), read_factors(options.machine, "--machine")):
             episode = run_episode(source, policy, steps, seed=seed, trial=0, provenance=f"{options.planner} beside the simulator",
                                   watch=lambda observation, recording: advance())
-    return PlayedBeside(episode, policy.report, made.config, made.problem.model.differences, [] if declared else machine.overruns)
+    return PlayedBeside(episode, policy.report, made.config, made.problem.model.differences, [] if declared else machine.overruns,
+                        steps)
 
 
 def _print(console: Console, options: Plan, played: list[PlayedBeside]) -> None:
@@ -134,13 +147,16 @@ def _print(console: Console, options: Plan, played: list[PlayedBeside]) -> None:
                           "this computer is too busy for real time", highlight=False)
     scores = [play.episode.total_return for play in played]
     spread = f", from {min(scores):.2f} to {max(scores):.2f}" if len(scores) > 1 else ""
-    console.print(f"score: median {np.median(scores):.2f}{spread} over {len(scores)} episode(s)", highlight=False)
+    early = "".join(f"; seed {options.seed + i} ended after {play.episode.steps} of {play.steps} periods"
+                    for i, play in enumerate(played) if play.ended)
+    console.print(f"score: median {np.median(scores):.2f}{spread} over {len(scores)} episode(s){early}", highlight=False)
 
 
 def _figures(options: Plan, played: list[PlayedBeside]) -> dict:
     return {"task": options.task, "planner": options.planner, "budget_ms": options.budget_ms, "asynchronous": True,
             "delay_periods": options.delay_periods, "compensated": not options.uncompensated,
             "seeds": [options.seed + i for i in range(len(played))], "scores": [play.episode.total_return for play in played],
+            "periods": [play.episode.steps for play in played], "ended_early": [play.ended or None for play in played],
             "plan_ms": [1e3 * float(np.median(play.report.planning)) for play in played],
             "age_ms": [1e3 * float(np.median(play.report.ages)) for play in played],
             "without_fresh": [play.report.without_fresh for play in played], "late": [len(play.report.late) for play in played],

@@ -37,7 +37,7 @@ class Plan:
     ready, and act late where the planner is slower than the control period. The score is what planning in real time is worth here."""
     delay_periods: Number = None
     """With --asynchronous: declare that every plan takes so many control periods, instead of living in real time; one seed then gives one
-    result on any computer."""
+    result on any computer. Not with --budget-ms."""
     uncompensated: bool = False
     """With --asynchronous: plan from where the machine was seen, not from where it will be, to see what that costs."""
     horizon: Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: the task's own)")] = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from dynamics.analytic import compiled
 from planners.cost import Cost
 from planners.cost_expansion import CostExpansion
 
@@ -60,7 +61,7 @@ class AnalyticCost(Cost):
 
 @functools.cache
 def _expand(formulas: CostFormulas) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]:
-    running, terminal = (numba.njit(error_model="numpy")(f) for f in (formulas.running_derivatives, formulas.terminal_derivatives))
+    running, terminal = (compiled(f) for f in (formulas.running_derivatives, formulas.terminal_derivatives))
 
     @numba.njit(error_model="numpy")
     def expand(states, actions):
@@ -77,7 +78,7 @@ def _expand(formulas: CostFormulas) -> Callable[[np.ndarray, np.ndarray], tuple[
 
 @functools.cache
 def _totals(formulas: CostFormulas) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    running, terminal = (numba.njit(error_model="numpy")(f) for f in (formulas.running, formulas.terminal))
+    running, terminal = (compiled(f) for f in (formulas.running, formulas.terminal))
 
     @numba.njit(error_model="numpy")
     def totals(states, actions):

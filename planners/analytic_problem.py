@@ -24,7 +24,10 @@ def make_trajectory_problem(model: DynamicsModel, cost: Cost, lower: np.ndarray,
 
 
 class AnalyticProblem(TrajectoryProblem):
-    """For few states and commands the calls themselves, and what they hand to each other, take longer than the work."""
+    """For few states and commands the calls themselves, and what they hand to each other, take longer than the work.
+
+    Formulas are those of the model and the cost when this is made; a cost whose formulas change needs a new planner.
+    """
 
     def __init__(self, model: AnalyticModel, cost: AnalyticCost, lower: np.ndarray, upper: np.ndarray) -> None:
         super().__init__(model, cost, lower, upper)

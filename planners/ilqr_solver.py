@@ -228,6 +228,8 @@ class ILQRSolver:
         return False
 
     def _is_accepted(self, change: float, expected: float) -> bool:
+        if not np.isfinite(change):
+            return False
         if self.trajectory.gaps is not None and expected > 0.0 and change <= self._config.ascent_max * expected:
             return True
         return change < self._config.improvement_min * min(expected, 0.0)

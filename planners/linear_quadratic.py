@@ -83,8 +83,10 @@ class LinearQuadraticModel:
         alone, see `SolverConfig.compile_for_size`.
         """
         gaps = np.empty((0, self.a.shape[1])) if self.gaps is None else self.gaps
-        given = (self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps, lowest, highest, control_weight,
-                 state_weight)
+        # the compiled pass reads memory as it comes: a cost's own derivatives may lie otherwise, or be float32
+        arrays = (np.ascontiguousarray(array, dtype=np.float64) for array in
+                  (self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps, lowest, highest))
+        given = (*arrays, control_weight, state_weight)
         _, n, m = self.b.shape
         if n >= BLAS_FROM:
             code, feedforward, gains, slope, curvature = backward_pass_by_blas(*given)

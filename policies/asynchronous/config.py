@@ -38,6 +38,9 @@ class AsynchronousConfig:
             raise ConfigurationError(f"quantile: expected more than 0 and at most 1, got {self.quantile}")
         if self.window < 1 or self.rehearsals < 1:
             raise ConfigurationError(f"window and rehearsals: expected at least 1, got {self.window} and {self.rehearsals}")
+        if self.rehearsals > self.window:
+            raise ConfigurationError(f"rehearsals: expected at most the window of {self.window} plans, got {self.rehearsals}; lengthen the "
+                                     "window or rehearse less")
         if self.when_spent not in WHEN_SPENT:
             raise UnknownNameError("answer to a spent plan", self.when_spent, WHEN_SPENT)
         if not self.patience > 0:

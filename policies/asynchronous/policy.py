@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,20 +79,30 @@ class AsynchronousPolicy:
     def act(self, observation: Observation) -> Command:
         stamp, x = observation.stamp_ns, self._space.state(observation)
         unheard = None if self._told else self._acted  # the loop said nothing of the last command
-        if not self._plans:
-            self._begin(stamp, x)
-        begun = self._clock()
-        self._collect(stamp)
-        values = self._decide(stamp, x)
-        self._acted, self._told = _Acted(stamp, begun, x, values), False
-        if unheard is not None:
-            self._hand_over(values)
+        with self._its_end_noted():
+            if not self._plans:
+                self._begin(stamp, x)
+            begun = self._clock()
+            self._collect(stamp)
+            values = self._decide(stamp, x)
+            self._acted, self._told = _Acted(stamp, begun, x, values), False
+            if unheard is not None:
+                self._hand_over(values)
         return Command(self._command.mode, values)
 
     def ahead(self, observation: Observation, applied: Command) -> None:
         """Hand the state over, now that it is known what acts on it; returns at once where the delay is measured."""
         self._told = True
-        self._hand_over(applied.values)
+        with self._its_end_noted():
+            self._hand_over(applied.values)
+
+    @contextlib.contextmanager
+    def _its_end_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except PlanningStopped as error:
+            self.report.stopped = str(error)
+            raise
 
     def _start_over(self, seed: int) -> None:
         self._seed, self._asked = seed, None
@@ -108,19 +119,25 @@ class AsynchronousPolicy:
         self._in_use: CommittedPlan | None = None
 
     def _rehearse(self) -> None:
-        """Make plans that nobody acts on, from no state in particular. What the first one compiles and allocates is not counted."""
+        """Make plans that nobody acts on, from no state in particular. What the first one compiles and allocates is not counted, nor are
+        those without actions, which may end early.
+        """
+        missing = self.config.rehearsals - len(self._delays)
+        if missing <= 0:
+            return
         x = np.zeros(self._space.nx)
         for first, *_ in self._space.quaternions:
             x[first] = 1.0
         still = self._command.clip(np.zeros(self._command.nu))
         way = Way(still[None], np.tile(x, (2, 1)), np.zeros((1, len(still), self._space.ndx)))
         seed: int | None = self._seed
-        while len(self._delays) < self.config.rehearsals:
+        for _ in range(1 + missing):
             sent = self._clock()
-            self._answered(PlanRequest(x, way, seed=seed), 0, 0)
-            if seed is None:
+            answer = self._answered(PlanRequest(x, way, seed=seed), 0, 0)
+            if seed is None and answer.actions is not None:
                 self._delays.add(self._clock() - sent)
             seed = None
+        self.report = AsynchronousReport(self._control_dt)
 
     def _begin(self, stamp: int, x: np.ndarray) -> None:
         """Have a first plan; the robot waits, at rest."""
@@ -133,6 +150,8 @@ class AsynchronousPolicy:
 
     def _answered(self, request: PlanRequest, start_ns: int, stamp: int) -> PlanAnswer:
         """Return the answer to `request`, waiting for it."""
+        if self._asked is not None:  # waited for in vain before
+            self._wait()
         sent = self._clock()
         self._asked = _Asked(start_ns, stamp, sent, sent)
         self._worker.submit(request)
@@ -161,7 +180,9 @@ class AsynchronousPolicy:
         if asked is None:
             return
         middle = stamp + self._period_ns // 2
-        if declared and middle >= asked.start_ns:
+        if declared:
+            if middle < asked.start_ns:
+                return  # by declaration the planner is still at it, however quick or without success it was
             answer = self._wait()
         elif (answer := self._worker.result()) is not None:
             self._sound(answer)
@@ -214,6 +235,9 @@ class AsynchronousPolicy:
                                       f"{self._trouble or 'no newer one has come'}, so nothing is commanded. {self.report.words()}. "
                                       f"To go on: {ADVICE}")
             self.report.held += 1
+            if self.report.held == 1:
+                logger.warning("the last plan is over and %s; its last action is held on. %s", self._trouble or "no newer one has come",
+                               self.report.words())
         return plan.command_for(stamp, x, self._space, self._command)
 
     def _hand_over(self, applied: np.ndarray) -> None:
@@ -222,8 +246,6 @@ class AsynchronousPolicy:
         if self._asked is not None or acted is None:
             return
         newest = self._plans[-1]
-        if declared is not None and newest.start_ns > acted.stamp_ns + self._period_ns // 2:
-            return  # by declaration the planner is still at it
         periods = self._delays.periods(self._period_ns) if declared is None else declared
         after_newest = round((newest.start_ns - acted.stamp_ns) / self._period_ns) + 1
         periods = min(max(periods, after_newest), len(newest.actions))

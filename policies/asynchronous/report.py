@@ -40,6 +40,8 @@ class AsynchronousReport:
     """Plans without actions, by the planner's status."""
     held: int = 0
     """Periods in which a spent plan's last action was held on."""
+    stopped: str = ""
+    """Why nothing was commanded any more; empty while there was something to act on."""
 
     @property
     def periods(self) -> int:

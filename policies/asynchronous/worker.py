@@ -71,20 +71,24 @@ class ThreadWorker:
             raise made
 
     def submit(self, request: PlanRequest) -> None:
-        if not self._thread.is_alive():
-            raise PlanningStopped("the planning thread has ended; make a new worker")
+        self._check_alive()
         self._requests.put(request)
 
     def result(self, timeout: float = 0.0) -> PlanAnswer | None:
         try:
             return self._answers.get(timeout=timeout) if timeout > 0 else self._answers.get_nowait()
         except queue.Empty:
+            self._check_alive()
             return None
 
     def close(self) -> None:
         if self._thread.is_alive():
             self._requests.put(None)
             self._thread.join(ENDING_SECONDS)
+
+    def _check_alive(self) -> None:
+        if not self._thread.is_alive():
+            raise PlanningStopped("the planning thread has ended; make a new worker")
 
     def _work(self, make: Callable[[], RequestPlanner]) -> None:
         try:

@@ -64,7 +64,7 @@ class Batches:
             failed = error.ids
             self._physics[failed] = np.nan
         ends = self._physics[:, sub - 1::sub]
-        diverged = batch.warning[:, :, 1].any(axis=1)
+        diverged = batch.warning[:, :, 1].any(axis=1) | ~(np.abs(self._physics[:, -1]) <= LARGEST).all(axis=1)
         if diverged.any():
             self._mark(np.flatnonzero(diverged))
         if self._states is None:

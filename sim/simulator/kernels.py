@@ -38,14 +38,16 @@ SENSOR = -1
 LARGEST = float(mujoco.mjMAXVAL)
 WARNINGS = int(mujoco.mjtWarning.mjNWARNING)
 
-LOOP = np.dtype([(name, np.int64) for name in (
+_VERSION = (f"mujoco {mujoco.__version__}", np.int64)
+"""Part of what compiled code is kept under: MuJoCo's numbers are compiled in."""
+LOOP = np.dtype([_VERSION, *((name, np.int64) for name in (
     "states", "actions", "steps", "feedforward", "gains", "lower", "upper", "plain", "plain_count", "rotations", "rotation_count",
     "readings", "reading_count", "lived", "commands", "deviation", "horizon", "nx", "ndx", "nu", "substeps", "physics", "told",
-    "warnings")])
+    "warnings"))])
 """A closed loop's arrays, by their addresses, and sizes; see `ClosedLoops`."""
-DERIVATIVES = np.dtype([(name, np.int64) for name in (
+DERIVATIVES = np.dtype([_VERSION, *((name, np.int64) for name in (
     "a", "b", "work", "work_size", "readings", "reading_count", "sensors", "ndx", "moved", "nq", "nv", "nu", "substeps", "told",
-    "solve_first", "acceleration", "warnings")])
+    "solve_first", "acceleration", "warnings"))])
 """Likewise, of the derivatives; see `Transitions`."""
 
 
@@ -65,7 +67,7 @@ def _doubles(address: int, shape: int | tuple[int, ...]) -> np.ndarray:
     return numba.carray(_pointer(address, np.float64), shape)
 
 
-@numba.njit(cache=True)
+@numba.njit  # not kept by itself: it has MuJoCo's numbers in it
 def _warned(data: int, warnings: int) -> int:
     """Return how often MuJoCo has warned; a simulation that diverges does, and is reset."""
     numbers = numba.carray(_pointer(data + warnings, np.int32), 2 * WARNINGS - 1)
@@ -240,7 +242,7 @@ def _put(found: np.ndarray, row: int, diverged: bool, a: np.ndarray, b: np.ndarr
             b[row + i, j] = np.nan if diverged else found[i, n + j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(error_model="numpy")  # as `_warned`
 def _look(model: int, data: int, nq: int, nv: int, readings: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray, work: int) -> None:
     """Write the derivatives of readings that are no sensors: by position, which alone kinematics depend on."""
     q, moved, along = _doubles(work, nq), _doubles(work + _DOUBLE * nq, nq), _doubles(work + 2 * _DOUBLE * nq, nv)

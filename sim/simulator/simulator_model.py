@@ -41,6 +41,9 @@ class SimulatorModel:
             raise ConfigurationError(f"substeps: expected at least 1, got {substeps}")
         if model.nu < 1:
             raise ConfigurationError("SimulatorModel: this model has no actuators; there is nothing to plan")
+        if model.opt.enableflags & int(mujoco.mjtEnableBit.mjENBL_SLEEP):
+            raise ConfigurationError("SimulatorModel: in this model islands fall asleep, which rollouts that share their memory cannot do; "
+                                     "plan through a copy without it: model.opt.enableflags &= ~mujoco.mjtEnableBit.mjENBL_SLEEP")
         stop_profiling_clock()
         model, *variants = (_without_unread_sensors(m, space) for m in (model, *variants))
         self.state_space, self.nu = space, model.nu
@@ -100,11 +103,14 @@ class SimulatorModel:
         """Return A (T, ndx, ndx) and B (T, ndx, nu) float64 of one period from x (T, nx) under u (T, nu), on the tangent.
 
         Forward differences: MuJoCo's own of every physics step, one after the other by the chain rule, where it makes any of this model
-        (not with Runge-Kutta, sleep or delays); else of all of the period's steps at once. A command at or above the upper end of its range
+        (not with Runge-Kutta or delays); else of all of the period's steps at once. A command at or above the upper end of its range
         is stepped down. Rows are NaN where the physics diverge.
         """
         x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
         self._check(x, u)
+        if x.ndim != 2 or u.ndim != 2 or len(x) != len(u):
+            raise ShapeError("SimulatorModel.linearize: expected as many commands as states, (T, nx) and (T, nu), got "
+                             f"{x.shape} and {u.shape}")
         self.periods += len(x) * (1 + len(self._tangent.moved) + self.nu)
         a, b = self._by_rollouts(x, u) if self._transitions is None else self._transitions.run(x, u)
         return torch.from_numpy(a), torch.from_numpy(b)

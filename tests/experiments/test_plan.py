@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from experiments.cli import main
 from experiments.plan import play
 from experiments.plan_budget import POPULATIONS
 from experiments.plan_cli import Plan
+from experiments.video import ReplayError
 from robots.errors import ConfigurationError, UnknownNameError
 from sim.catalog import make_task
 
@@ -91,6 +93,16 @@ def test_the_command_line_prints_writes_and_films(tmp_path, capsys):
     assert all(0.0 < score <= 4.0 for score in written["scores"])
 
 
+def test_the_figures_are_written_before_the_film_which_may_fail(tmp_path, monkeypatch):
+    def failing(*_):
+        raise ReplayError
+
+    monkeypatch.setattr("experiments.plan.replay_video", failing)
+    with pytest.raises(ReplayError):
+        Plan("cartpole", steps=2, search=SMALL, threads=1, horizon=0.4, video=tmp_path / "film.mp4", json=tmp_path / "out.json").run()
+    assert len(json.loads((tmp_path / "out.json").read_bytes())["scores"]) == 1
+
+
 @pytest.mark.parametrize(("options", "error", "words"), [
     ({"task": "cartpol"}, UnknownNameError, "cartpole"), ({"task": "cartpole", "budget_ms": 0.0}, ConfigurationError, "--budget-ms"),
     ({"task": "cartpole", "episodes": 0}, ConfigurationError, "--episodes"),
@@ -102,6 +114,8 @@ def test_the_command_line_prints_writes_and_films(tmp_path, capsys):
     ({"task": "cartpole", "randomise": ("mass=1..2",), "variants": 0}, ConfigurationError, "variants"),
     ({"task": "cartpole", "randomise": ("mass=1..2",), "planner": "ilqr"}, ConfigurationError, "cma-es"),
     ({"task": "cartpole", "risk": "worst"}, ConfigurationError, "--randomise"),
+    ({"task": "cartpole", "variants": 8}, ConfigurationError, "--variants 8: without --randomise"),
+    ({"task": "cartpole", "machine": ("mass=1.3",), "video": Path("x.mp4")}, ConfigurationError, "--machine and --video"),
     ({"task": "cartpole", "machine": ("mass=0",)}, ConfigurationError, "above 0"),
     ({"task": "cartpole", "machine": ("friction=2",)}, ConfigurationError, "it has mass")])
 def test_what_cannot_be_is_refused_with_the_known(options, error, words):

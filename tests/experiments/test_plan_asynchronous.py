@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,8 @@ from experiments.paced_robot import PacedRobot
 from experiments.plan import play
 from experiments.plan_asynchronous import play_beside
 from experiments.plan_cli import Plan
+from experiments.video import ReplayError
+from policies.asynchronous.worker import InlineWorker
 from robots.command import Command
 from robots.errors import ConfigurationError
 from sim.catalog import make_task
@@ -97,11 +100,34 @@ def test_the_command_line_plans_beside_a_machine_in_real_time(tmp_path, capsys):
     assert ended.value.code == 0 and "in real time" in shown and "handing over" in shown and "score: median" in shown
     written = json.loads((tmp_path / "out.json").read_bytes())
     assert written["asynchronous"] and written["delay_periods"] is None and 0.0 < written["scores"][0] <= 6.0
+    assert written["periods"] == [6] and written["ended_early"] == [None]
+
+
+def test_an_episode_that_ended_early_is_told_of_with_its_reason_before_the_film(tmp_path, monkeypatch, capsys):
+    class Failing(InlineWorker):
+        def submit(self, request):
+            super().submit(request)
+            if request.seed is None:
+                self._answer = dataclasses.replace(self._answer, actions=None, words="no finite cost")
+
+    def failing(*_):
+        raise ReplayError
+
+    monkeypatch.setattr("experiments.plan_asynchronous.InlineWorker", Failing)
+    monkeypatch.setattr("experiments.plan_asynchronous.replay_video", failing)
+    with pytest.raises(ReplayError):
+        Plan(TASK, asynchronous=True, delay_periods=1, steps=30, horizon=0.4, search=SMALL, threads=1, video=tmp_path / "film.mp4",
+             json=tmp_path / "out.json").run()
+    written = json.loads((tmp_path / "out.json").read_bytes())
+    lived = written["periods"][0]
+    assert 0 < lived < 30 and "no finite cost, so nothing is commanded" in written["ended_early"][0]
+    assert f"seed 0 ended after {lived} of 30 periods" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"delay_periods": 2}, "--asynchronous has a delay"), ({"uncompensated": True}, "--asynchronous has a delay"),
-    ({"asynchronous": True, "delay_periods": 0}, "delay_periods: expected at least 1"), ({"asynchronous": True, "gap": True}, "--gap")])
+    ({"asynchronous": True, "delay_periods": 0}, "delay_periods: expected at least 1"), ({"asynchronous": True, "gap": True}, "--gap"),
+    ({"asynchronous": True, "delay_periods": 2, "budget_ms": 5.0}, "--delay-periods and --budget-ms")])
 def test_what_cannot_be_is_refused(options, words):
     with pytest.raises(ConfigurationError, match=words):
         Plan("cartpole", **options).run()

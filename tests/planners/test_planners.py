@@ -41,6 +41,8 @@ def test_weights_of_costs_that_are_equal_or_infinite():
     torch.testing.assert_close(even, torch.full((8,), 1 / 8))
     some = weights_for_effective_samples(torch.tensor([1.0, math.inf, 2.0, math.inf]), torch.zeros(4), 4.0)
     torch.testing.assert_close(some, torch.tensor([0.5, 0.0, 0.5, 0.0]), rtol=0, atol=1e-3)
+    far_apart = weights_for_effective_samples(torch.tensor([0.0, 1e200, 1e308], dtype=torch.float64), torch.zeros(3), 1.5)
+    assert far_apart.isfinite().all() and float(far_apart.sum()) == pytest.approx(1.0)
     assert weights_for_effective_samples(torch.tensor([math.inf, 5.0]), torch.zeros(2), 1.0).tolist() == [0.0, 1.0]
 
 

@@ -152,14 +152,31 @@ def test_a_loop_that_does_not_tell_what_was_applied_gets_plans_all_the_same():
     assert worker.requests[3].way.actions[0, 0] == 301
 
 
-def test_a_spent_plan_stops_and_says_why_or_is_held_where_that_was_chosen():
+def test_a_plan_without_actions_takes_as_long_as_declared_too():
+    commanded = live(declared(CountingPlanner(fails=[2]), 3)).commanded[:, 0]
+    assert commanded.tolist() == [100, 101, 102, 103, 104, 105, 300, 301, 302, 400]
+
+
+def test_a_first_plan_that_came_too_late_is_not_taken_for_the_one_asked_for_since():
+    clock, worker, policy = timed(CountingPlanner(), lambda n: 1e4 if n == 3 else 0.5)
+    policy.reset(3)
+    observation = Slider().reset(3)
+    with pytest.raises(PlanningStopped, match="did not answer"):
+        policy.act(observation)
+    clock.now += 10_000 * PERIOD
+    assert policy.act(observation).values[0] == 400 and len(worker.requests) == 4
+
+
+def test_a_spent_plan_stops_and_says_why_or_is_held_where_that_was_chosen(caplog):
     clock, _, policy = timed(CountingPlanner(), lambda n: 0.5 if n < 4 else NEVER)
     with pytest.raises(PlanningStopped, match=r"ended .* ago and no newer one has come, so nothing is commanded.*To go on: plan less"):
         lived(clock, policy, HORIZON + 1)
-    assert policy.report.periods == HORIZON + 1 and policy.report.without_fresh == pytest.approx(HORIZON / (HORIZON + 1))
+    assert "no newer one has come" in policy.report.stopped and policy.report.periods == HORIZON + 1
+    assert policy.report.without_fresh == pytest.approx(HORIZON / (HORIZON + 1))
     clock, _, policy = timed(CountingPlanner(), lambda n: 0.5 if n < 4 else NEVER, AsynchronousConfig(rehearsals=1, when_spent="hold"))
     assert lived(clock, policy, HORIZON + 3)[-4:] == [300 + HORIZON - 1] * 4
     assert policy.report.held == 3 and "3 periods a spent plan's last action was held" in policy.report.words()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "come; its last action is held" in caplog.text
 
 
 def test_an_episode_whose_plan_is_spent_ends_and_keeps_what_was_lived():

@@ -13,17 +13,26 @@ from policies.asynchronous.policy import AsynchronousPolicy
 from policies.asynchronous.request_planner import RequestPlanner
 from policies.asynchronous.worker import InlineWorker
 from robots.errors import ConfigurationError, UnknownNameError
-from tests.policies.asynchronous_parts import COMMAND, DT, MEASURED, SPACE, CountingPlanner, Slider, slider, timed
+from tests.policies.asynchronous_parts import COMMAND, DT, MEASURED, PERIOD, SPACE, CountingPlanner, Slider, slider, timed
 
 
 def test_what_a_plan_takes_is_learned_once_and_before_the_robot_begins():
     _, worker, policy = timed(CountingPlanner(), lambda n: 0.5, AsynchronousConfig(rehearsals=4))
     policy.reset(7)
-    assert len(worker.requests) == 1 + 4
+    assert len(worker.requests) == 1 + 4 and not policy.report.planning and not policy.report.handovers
     policy.act(Slider().reset(0))
     assert len(worker.requests) == 6 and worker.requests[5].seed == 7 and not len(worker.requests[5].way.actions)
     policy.reset(8)
     assert len(worker.requests) == 6
+
+
+def test_plans_without_actions_teach_no_delay_and_are_not_tried_for_ever():
+    _, worker, policy = timed(CountingPlanner(fails=[2, 3]), lambda n: 0.1 if n in (2, 3) else 2.5, AsynchronousConfig(rehearsals=3))
+    policy.reset(7)
+    assert len(worker.requests) == 1 + 3 and len(policy._delays) == 1 and policy._delays.periods(PERIOD) == 3
+    _, worker, policy = timed(CountingPlanner(fails=range(99)), lambda n: 0.1, AsynchronousConfig(rehearsals=3))
+    policy.reset(7)
+    assert len(worker.requests) == 1 + 3
 
 
 def test_it_is_rehearsed_in_a_state_that_is_one():
@@ -44,7 +53,8 @@ def test_it_is_rehearsed_in_a_state_that_is_one():
 
 @pytest.mark.parametrize(("options", "error"), [
     ({"delay_periods": 0}, ConfigurationError), ({"quantile": 0.0}, ConfigurationError), ({"quantile": 1.5}, ConfigurationError),
-    ({"window": 0}, ConfigurationError), ({"rehearsals": 0}, ConfigurationError), ({"patience": float("nan")}, ConfigurationError),
+    ({"window": 0}, ConfigurationError), ({"rehearsals": 0}, ConfigurationError), ({"window": 10}, ConfigurationError),
+    ({"patience": float("nan")}, ConfigurationError),
     ({"when_spent": "brake"}, UnknownNameError)])
 def test_bad_options_are_refused(options, error):
     with pytest.raises(error):

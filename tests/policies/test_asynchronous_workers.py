@@ -121,6 +121,19 @@ def test_a_thread_that_plans_in_real_time_measures_its_delays():
     assert policy.report.fresh == 4 and min(policy.report.delays) > 0 and min(policy.report.handovers) >= 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_in_a_plan_is_told_of():
+    class Leaving(CountingPlanner):
+        def plan(self, x0, previous, generator, deadline=None):
+            raise SystemExit
+
+    worker = ThreadWorker(lambda: RequestPlanner(Leaving(), slider(), COMMAND))
+    worker.submit(PlanRequest(np.zeros(2), Way.nowhere(np.zeros(2), SPACE, 1)))
+    with pytest.raises(PlanningStopped, match="thread has ended"):
+        for _ in range(100):
+            worker.result(0.1)
+
+
 def test_a_process_plans_as_planning_at_once_does_and_its_death_is_told_of(capfd):
     at_once = live(policy_of(InlineWorker(icem_planner()), delay_periods=2))
     with ProcessWorker(icem_planner, SIZES, cores=sorted(os.sched_getaffinity(0))[:1]) as worker:
@@ -152,6 +165,7 @@ def test_a_planner_that_cannot_be_made_in_its_process_is_refused_with_its_words(
 
 def make_a_worker_and_wait(tell):
     """What the one does that is about to end: its planner is in the middle of a plan that takes ten minutes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
     worker = ProcessWorker(sleeping_planner, SIZES)
     request = PlanRequest(np.zeros(2), Way.nowhere(np.zeros(2), SPACE, 1), seed=0)
     worker.submit(request)
@@ -167,7 +181,9 @@ def test_the_process_never_outlives_the_one_that_made_it_however_that_ends(how):
     ours, theirs = context.Pipe()
     parent = context.Process(target=make_a_worker_and_wait, args=(theirs,))
     parent.start()
+    theirs.close()  # so that the pipe ends when the parent does
     try:
+        assert ours.poll(120)
         pid = int(ours.recv_bytes())
         assert not gone(pid, 0.1)
         os.kill(parent.pid, how)
