@@ -142,3 +142,16 @@ def test_failures_are_told_apart(n):
             broken = getattr(model, name).copy()
             broken.flat[-1] = value
             assert unlimited(replace(model, **{name: broken})).outcome is Outcome.NON_FINITE, (name, value)
+
+
+def test_how_the_derivatives_lie_in_memory_is_nobodys_business():
+    model = model_of(12, 4, 2)
+    same = replace(model, hessian=np.broadcast_to(model.hessian[0], model.hessian.shape))
+    lying = replace(same, a=np.asfortranarray(model.a), gradient=np.asfortranarray(model.gradient))
+    plain = replace(same, hessian=same.hessian.copy())
+    one, other = unlimited(plain), unlimited(lying)
+    assert one.outcome == other.outcome == Outcome.FINE
+    np.testing.assert_array_equal(one.gains, other.gains)
+    np.testing.assert_array_equal(one.feedforward, other.feedforward)
+    half = unlimited(replace(plain, gradient=model.gradient.astype(np.float32)))
+    np.testing.assert_allclose(half.feedforward, one.feedforward, rtol=1e-4, atol=1e-5)

@@ -191,6 +191,12 @@ def test_bad_input_is_refused_in_words():
     model = simulator(CARTPOLE)
     with pytest.raises(ShapeError, match="states of 4"):
         model.step(torch.zeros(3, 5), torch.zeros(3, 1))
+    with pytest.raises(ShapeError, match="as many commands as states"):
+        model.linearize(np.zeros((3, 4)), np.zeros((1, 1)))
+    drowsy = CARTPOLE.load()
+    drowsy.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
+    with pytest.raises(ConfigurationError, match="fall asleep"):
+        SimulatorModel(drowsy, PhysicsSpace(drowsy), 1)
     with pytest.raises(UnknownNameError, match="tip"):
         PhysicsSpace(CARTPOLE.load(), readings=(Reading("where", "site_xpos", "tap", (0,)),))
     with pytest.raises(UnknownNameError, match="cartpole"):
