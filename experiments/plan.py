@@ -16,7 +16,7 @@ from rich.table import Table
 from episodes.episode import Episode
 from experiments.plan_budget import PunctualPlanner, budget_config
 from experiments.plan_cli import Plan
-from experiments.plan_report import Foresight, PlanLog, foresight, offline_cost
+from experiments.plan_report import Foresight, PlanLog, foresight, offline_cost, print_setting, score_words
 from experiments.progress import make_console
 from experiments.run_directory import replace_file
 from experiments.video import replay_video
@@ -159,11 +159,7 @@ def _randomisation(options: Plan, seed: int) -> Randomisation | None:
 
 def _print(console: Console, options: Plan, played: list[Played]) -> None:
     first = played[0]
-    setting = ", ".join(f"{field.name} {getattr(first.config, field.name)}" for field in dataclasses.fields(first.config))
-    console.print(f"{options.planner}: {setting}", highlight=False)
-    console.print("planned through: " + ("; ".join(first.differences) or "the machine's own model, unchanged"), highlight=False)
-    if options.machine:
-        console.print(f"the machine: {', '.join(options.machine)} of its own; the planner is not told", highlight=False)
+    print_setting(console, options.planner, first.config, first.differences, options.machine)
     table = Table(title=f"{options.task}, planned by {options.planner} through the simulator")
     for column in ("seed", "score", "periods", "plan [ms] median", "95 %", "longest", "rounds", "candidates that count"):
         table.add_column(column, justify="right")
@@ -180,9 +176,7 @@ def _print(console: Console, options: Plan, played: list[Played]) -> None:
     if first.gap is not None:
         console.print(f"gap: the plan in the middle of the first episode costs {first.gap[0]:.5g}; with far more effort {first.gap[1]:.5g} "
                       "was found", highlight=False)
-    scores = [play.episode.total_return for play in played]
-    spread = f", from {min(scores):.2f} to {max(scores):.2f}" if len(scores) > 1 else ""
-    console.print(f"score: median {np.median(scores):.2f}{spread} over {len(scores)} episode(s)", highlight=False)
+    console.print(score_words([play.episode.total_return for play in played]), highlight=False)
 
 
 def _figures(options: Plan, played: list[Played]) -> dict:

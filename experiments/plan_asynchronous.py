@@ -17,6 +17,7 @@ from episodes.episode import Episode
 from experiments.paced_robot import PacedRobot
 from experiments.plan import prepare
 from experiments.plan_cli import Plan
+from experiments.plan_report import print_setting, score_words
 from experiments.progress import make_console
 from experiments.run_directory import replace_file
 from experiments.video import replay_video
@@ -125,11 +126,7 @@ def play_beside(task: Task, robot: Robot, options: Plan, steps: int, seed: int, 
 
 def _print(console: Console, options: Plan, played: list[PlayedBeside]) -> None:
     first = played[0]
-    setting = ", ".join(f"{field.name} {getattr(first.config, field.name)}" for field in dataclasses.fields(first.config))
-    console.print(f"{options.planner}: {setting}", highlight=False)
-    console.print("planned through: " + ("; ".join(first.differences) or "the machine's own model, unchanged"), highlight=False)
-    if options.machine:
-        console.print(f"the machine: {', '.join(options.machine)} of its own; the planner is not told", highlight=False)
+    print_setting(console, options.planner, first.config, first.differences, options.machine)
     time = "in real time" if options.delay_periods is None else f"each plan by declaration {options.delay_periods} periods late"
     table = Table(title=f"{options.task}, planned by {options.planner} beside the machine, {time}")
     for column in ("seed", "score", "periods", "plan [ms]", "95 %", "rounds", "age [ms]", "not fresh", "late"):
@@ -145,11 +142,9 @@ def _print(console: Console, options: Plan, played: list[PlayedBeside]) -> None:
         if play.overruns:
             console.print(f"  {len(play.overruns)} periods took the machine itself too long, by up to {1e3 * max(play.overruns):.1f} ms: "
                           "this computer is too busy for real time", highlight=False)
-    scores = [play.episode.total_return for play in played]
-    spread = f", from {min(scores):.2f} to {max(scores):.2f}" if len(scores) > 1 else ""
     early = "".join(f"; seed {options.seed + i} ended after {play.episode.steps} of {play.steps} periods"
                     for i, play in enumerate(played) if play.ended)
-    console.print(f"score: median {np.median(scores):.2f}{spread} over {len(scores)} episode(s){early}", highlight=False)
+    console.print(score_words([play.episode.total_return for play in played]) + early, highlight=False)
 
 
 def _figures(options: Plan, played: list[PlayedBeside]) -> dict:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -14,11 +17,27 @@ from planners.cost import Cost
 from planners.evaluation import Evaluator
 from planners.icem import ICEM, ICEMConfig
 from planners.plan import Plan
+from planners.planner import PlannerConfig
 from policies.receding_horizon import RecedingHorizonPolicy
 from robots.command import Command, CommandSpec
 from robots.observation import Observation
 
 OFFLINE_POPULATION, OFFLINE_ROUNDS = 500, 60
+
+
+def print_setting(console: Console, planner: str, config: PlannerConfig, differences: Sequence[str], machine: Sequence[str]) -> None:
+    """Print how `planner` is set, how the model planned through differs from the machine, and how that was altered behind its back."""
+    setting = ", ".join(f"{field.name} {getattr(config, field.name)}" for field in dataclasses.fields(config))
+    console.print(f"{planner}: {setting}", highlight=False)
+    console.print("planned through: " + ("; ".join(differences) or "the machine's own model, unchanged"), highlight=False)
+    if machine:
+        console.print(f"the machine: {', '.join(machine)} of its own; the planner is not told", highlight=False)
+
+
+def score_words(scores: Sequence[float]) -> str:
+    """Return what the episodes scored, in words."""
+    spread = f", from {min(scores):.2f} to {max(scores):.2f}" if len(scores) > 1 else ""
+    return f"score: median {np.median(scores):.2f}{spread} over {len(scores)} episode(s)"
 
 
 class PlanLog:

@@ -70,7 +70,7 @@ class ILQR:
             start, policy, rollouts = self._start(x, previous, initial_actions, initial_states)
             if not np.isfinite(start.cost):
                 report = PlanReport(time.perf_counter() - started, 0, rollouts, rollouts, 0.0)
-                return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
+                return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
             solver = ILQRSolver(self.problem, self.config, x, start, policy)
             solution = solver.solve(None if deadline is None else started + deadline)
             return self._finish(x, solution, rollouts, started)
@@ -125,7 +125,7 @@ class ILQR:
             rollouts, nonfinite = rollouts + 1, nonfinite + int(not np.isfinite(trajectory.cost))
             if not np.isfinite(trajectory.cost):
                 report = PlanReport(time.perf_counter() - started, solution.iterations, rollouts, nonfinite, 0.0)
-                return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
+                return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
         first = trajectory.actions[0]
         on_limit = (first <= problem.lower) | (first >= problem.upper)
         by_term = problem.cost_by_term(trajectory)

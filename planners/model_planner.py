@@ -62,7 +62,7 @@ class ModelPlanner(ABC):
         counts = (found.iterations, found.samples, found.nonfinite, found.effective_samples)
         if found.parameters is None:
             report = PlanReport(time.perf_counter() - started, *counts, visits=found.visits)
-            return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
+            return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
         actions = self.actions(found.parameters)
         expected = self.evaluator.explain(x0, actions)
         on_limit = (actions[0] <= self.lower + 1e-6 * self.half_range) | (actions[0] >= self.upper - 1e-6 * self.half_range)

@@ -118,7 +118,7 @@ class MultipleShooting:
                 started: float) -> Plan:
         if best is None:
             report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 0.0)
-            return Plan(None, None, None, float("inf"), status, report, self.control_dt)
+            return Plan.without_actions(status, report, self.control_dt)
         on_limit = (best.actions[0] <= self.problem.lower + 1e-6) | (best.actions[0] >= self.problem.upper - 1e-6)
         by_term = self.problem.cost_by_term(best)
         report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 1.0, by_term, tuple(on_limit.tolist()),

@@ -89,6 +89,11 @@ class Plan:
     """(H, nu, ndx) feedback about the plan: u_t = actions[t] + gains[t] @ state_space.difference(states[t], x), clipped into the box;
     None from planners without."""
 
+    @classmethod
+    def without_actions(cls, status: PlanStatus, report: PlanReport, control_dt: float) -> Plan:
+        """Return what stands for a plan where none was found."""
+        return cls(None, None, None, float("inf"), status, report, control_dt)
+
     def action_at(self, seconds: float) -> np.ndarray:
         """Return the command (nu,) float64 that holds `seconds` after the plan's start; the last one holds on after its end."""
         if self.actions is None:

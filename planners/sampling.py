@@ -131,7 +131,7 @@ class SamplingPlanner(ABC):
                 nonfinite: int) -> Plan:
         if search.best is None:
             report = PlanReport(time.perf_counter() - started, iterations, samples, nonfinite, search.effective_samples)
-            return Plan(None, None, None, float("inf"), PlanStatus.NO_FINITE_COST, report, self.control_dt)
+            return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
         chosen, actions, expected, cost = self._choose(x0, search)
         report = PlanReport(time.perf_counter() - started, iterations, samples, nonfinite, search.effective_samples,
                             expected.cost_by_term, self._on_limit(actions[0]))

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from experiments.bench.ladder import LADDER, LadderTask
 from experiments.bench.ladder_rows import LadderRow, at, curves, last_three, read_rows, spread
+from experiments.bench.marked_page import replace_tables
 from experiments.report.numbers import duration
-from experiments.run_directory import replace_file
-from robots.errors import StoreError
 
 START, END = "<!-- ladder -->", "<!-- ladder end -->"
 _NEW_PAGE = f"""# The learning ladder
@@ -31,17 +30,10 @@ def write_page(page: Path, folder: Path) -> None:
 
     Raises StoreError where the page has no markers or a file cannot be read or written.
     """
-    try:
-        text = page.read_text(encoding="utf-8") if page.exists() else _NEW_PAGE
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{page}: cannot be read ({error})") from error
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise StoreError(f"{page}: expected the lines {START} and {END} around the tables, they are missing; put them back, or move the "
-                         "page away and a new one is made")
-    tables = make_tables({name: rows for name, entry in LADDER.items() if (rows := read_rows(folder / f"{entry.slug}.csv"))}, folder.name)
-    replace_file(page, f"{before}{START}\n{tables}\n{END}{after}".encode())
+    def tables() -> str:
+        return make_tables({name: rows for name, entry in LADDER.items() if (rows := read_rows(folder / f"{entry.slug}.csv"))}, folder.name)
+
+    replace_tables(page, _NEW_PAGE, START, END, tables)
 
 
 def make_tables(by_task: dict[str, list[LadderRow]], folder: str) -> str:

@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from experiments.bench.marked_page import replace_tables
 from experiments.bench.planners_cells import Cell
 from experiments.bench.planners_field import BUDGET_MS, ENTRANTS, TASKS
 from experiments.report.numbers import duration
-from experiments.run_directory import replace_file
-from robots.errors import StoreError
 
 START, END = "<!-- planners -->", "<!-- planners end -->"
 _NEW_PAGE = f"""# The planners compared
@@ -27,16 +26,7 @@ between the markers is written by `reflexarc bench planners`, which may be stopp
 
 def write_page(page: Path, cells: Sequence[Cell], picture: str, table: str) -> None:
     """Bring the tables of `page` up to date; a missing page is made. StoreError where it has no markers or cannot be read or written."""
-    try:
-        text = page.read_text(encoding="utf-8") if page.exists() else _NEW_PAGE
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{page}: cannot be read ({error})") from error
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise StoreError(f"{page}: expected the lines {START} and {END} around the tables, they are missing; put them back, or move the "
-                         "page away and a new one is made")
-    replace_file(page, f"{before}{START}\n{make_tables(cells, picture, table)}\n{END}{after}".encode())
+    replace_tables(page, _NEW_PAGE, START, END, lambda: make_tables(cells, picture, table))
 
 
 def make_tables(cells: Sequence[Cell], picture: str, table: str) -> str:
