@@ -82,11 +82,22 @@ class ServoPort:
             self._lock.close()
             raise
         self.packets = sdk.PacketHandler(protocol)
+        self._receive, self.packets.rxPacket = self.packets.rxPacket, self._received
+        self._answered_size = _answered_size_2 if protocol == 2.0 else _answered_size
+        self._ping_size = 3 if protocol == 2.0 else 2  # model and firmware; the model, which the SDK reads after it
+        self._last = -1
+        """Bytes of data in the last packet that came."""
+
+    def _received(self, *arguments: object) -> tuple[Packet, int]:
+        """Receive as the SDK does, and note how much came: of a longer answer the SDK returns the first bytes."""
+        packet, result = self._receive(*arguments)
+        self._last = self._answered_size(packet) if result == self._sdk.COMM_SUCCESS else -1
+        return packet, result
 
     def asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None, tries: int = _TRIES) -> tuple:
-        """Return what the SDK's `call` gives, data of `size` bytes where that is stated, after up to `tries`.
+        """Return what the SDK's `call` gives, its last answer one with `size` bytes of data where that is stated, after up to `tries`.
 
-        Nothing in an answer tells what was asked: after a failure this waits until what is under way must have come.
+        Nothing in an answer tells what was asked, but its length: after a failure this waits until what is under way must have come.
         """
         port = self._port
         for k in range(tries):
@@ -98,7 +109,7 @@ class ServoPort:
                 answer = (self._sdk.COMM_RX_CORRUPT, 0)
             except _WIRE_ERRORS as error:
                 raise self._failed(error) from error
-            if answer[-2] == self._sdk.COMM_SUCCESS and (size is None or len(answer[0]) == size):
+            if answer[-2] == self._sdk.COMM_SUCCESS and size in (None, self._last):
                 return answer
             time.sleep(_QUIET_S * min(1 + k, 4))
         raise HardwareError(f"servo {number} on {self.device} does not answer: {self.packets.getTxRxResult(answer[-2])}")
@@ -110,7 +121,7 @@ class ServoPort:
             for number in ids:
                 if number not in found:
                     with contextlib.suppress(HardwareError):
-                        found[number] = self.asked(self.packets.ping, number, tries=1)[0]
+                        found[number] = self.asked(self.packets.ping, number, size=self._ping_size, tries=1)[0]
             if len(found) == len(ids) or (k > 0 and not found):
                 break
         return found
@@ -121,7 +132,7 @@ class ServoPort:
 
     def write(self, number: int, address: int, *data: int) -> int:
         """Write bytes into a servo's registers and return the error byte of its answer."""
-        return self.asked(self.packets.writeTxRx, number, address, len(data), list(data))[-1]
+        return self.asked(self.packets.writeTxRx, number, address, len(data), list(data), size=0)[-1]
 
     def sync_write(self, address: int, size: int, entries: list[int]) -> None:
         """Write `size` bytes to many servos in one packet that nobody answers; `entries` are ids, each with its bytes."""
@@ -167,6 +178,16 @@ class ServoPort:
 
 def _nothing() -> None:
     return
+
+
+def _answered_size(packet: Packet) -> int:
+    """Return how many bytes of data an answer has, of Feetech's protocol."""
+    return packet[3] - 2
+
+
+def _answered_size_2(packet: Packet) -> int:
+    """Likewise, of Robotis' second one."""
+    return (packet[5] | packet[6] << 8) - 4
 
 
 def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray) -> Iterator[np.ndarray]:

@@ -140,6 +140,15 @@ def test_late_answers_are_known_to_be_old(servoing, twin):
     assert np.median(ages[6:]) >= 15  # a busy machine delays more, and answers older than eight periods are taken for new ones
 
 
+def test_a_late_answer_is_not_taken_for_another_registers(servoing, twin):
+    port, number = servoing._port, servoing._ids[0]
+    twin.fault("delay", ms=25)
+    servoing.read()  # its answers come when the next request is under way, and begin with another register
+    assert port.octets(number, 3, 2) == [777 & 0xFF, 777 >> 8]
+    servoing.read()
+    assert port.models([number]) == {number: 777}
+
+
 def test_silence_is_said_and_ends(servoing, twin):
     twin.fault("half_open")
     measured = until(servoing, lambda m: m.state is VendorState.LOST)
