@@ -16,6 +16,10 @@ class Cost(ABC):
     A reward r is the cost -r.
     """
 
+    pure: bool = False
+    """True promises that it stays the same function of x and u alone, whatever happens, and takes no branch by the value of a number
+    (torch.where instead): planners then compile it, values and derivatives (`planners.compiler`)."""
+
     @abstractmethod
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         """Return the named terms (...,) of the running cost; they add up to `running`."""

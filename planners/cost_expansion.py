@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dynamics.state_space import StateSpace, quaternion_multiply
+from dynamics.state_space import StateSpace
+from planners.compiler.compiled_cost import CompiledCost
 from planners.cost import Cost
+from planners.nearby import nearby
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,24 @@ class ExpandableCost(Protocol):
         ...
 
 
-def expand_cost(cost: Cost, space: StateSpace, states: np.ndarray, actions: np.ndarray) -> CostExpansion:
-    """Return the derivatives of `cost` at states (H + 1, nx) and actions (H, nu): its own `expand` where it has one, else by torch."""
+def expand_cost(cost: Cost, space: StateSpace, states: np.ndarray, actions: np.ndarray,
+                compiled: CompiledCost | None = None) -> CostExpansion:
+    """Return the derivatives of `cost` at states (H + 1, nx) and actions (H, nu): its own `expand` where it has one, else those of
+    `compiled`, which is the cost, else by torch."""
     own = getattr(cost, "expand", None)
     if own is not None:
         return own(states, actions)
+    found = None if compiled is None else compiled.expand(states, actions)
+    if found is not None:
+        return CostExpansion(*found)
     x, u = torch.as_tensor(states), torch.as_tensor(actions)
     n = space.ndx
 
     def running(change: Tensor) -> Tensor:
-        return cost.running(_nearby(space, x[:-1], change[..., :n]), u + change[..., n:]).sum()
+        return cost.running(nearby(space, x[:-1], change[..., :n]), u + change[..., n:]).sum()
 
     def terminal(change: Tensor) -> Tensor:
-        return cost.terminal(_nearby(space, x[-1:], change)).sum()
+        return cost.terminal(nearby(space, x[-1:], change)).sum()
 
     gradient, hessian = _derivatives(running, len(u), n + u.shape[1])
     end_gradient, end_hessian = _derivatives(terminal, 1, n)
@@ -98,21 +105,3 @@ def _derivatives(total: Callable[[Tensor], Tensor], rows: int, n: int) -> tuple[
             hessian = hessian if found is None else found
     hessian = hessian.permute(1, 0, 2)
     return gradient[0].detach().numpy(), (0.5 * (hessian + hessian.mT)).contiguous().numpy()
-
-
-def _nearby(space: StateSpace, x: Tensor, dx: Tensor) -> Tensor:
-    """Return `space.integrate(x, dx)` to second order in dx, as a polynomial: its derivatives at zero are exact.
-
-    The length of a rotation vector, which the exponential map needs, has no derivative at zero.
-    """
-    if not space.has_quaternions:
-        return x + dx
-    x, flat = x.expand(*dx.shape[:-1], -1), dx.clone()
-    for _, tangent, *_ in space.quaternions:
-        flat[..., tangent: tangent + 3] = 0.0
-    y = space.integrate(x, flat)
-    for start, tangent, *_ in space.quaternions:
-        rotation = dx[..., tangent: tangent + 3]
-        turn = torch.cat([1 - rotation.square().sum(-1, keepdim=True) / 8, rotation / 2], dim=-1)
-        y[..., start: start + 4] = quaternion_multiply(x[..., start: start + 4], turn)
-    return y

@@ -11,6 +11,7 @@ import torch
 from dynamics.feedback_rollout import roll_out_feedback
 from dynamics.linearize import linearize
 from dynamics.model import DynamicsModel
+from planners.compiler.compiled_cost import compiled_cost
 from planners.cost import Cost
 from planners.cost_expansion import expand_cost
 from planners.linear_quadratic import LinearQuadraticModel, LocalPolicy
@@ -72,6 +73,8 @@ class TrajectoryProblem:
         if cost.survival(torch.zeros(1, self.space.nx, dtype=torch.float64), torch.zeros(1, self.nu, dtype=torch.float64)) is not None:
             raise ConfigurationError("iLQR: this cost ends episodes with a probability, which a quadratic model does not weigh; "
                                      "use a sampling planner (cem, icem, mppi), or a cost whose `survival` is None")
+        by_itself = hasattr(cost, "totals") and hasattr(cost, "expand")
+        self._compiled = None if by_itself else compiled_cost(cost, self.space, self.nu)
 
     def middle(self, horizon: int) -> np.ndarray:
         """Return commands (horizon, nu) in the middle of the box; zero, or the limit next to it, where it is not limited."""
@@ -108,6 +111,8 @@ class TrajectoryProblem:
         own = getattr(self.cost, "totals", None)
         if own is not None:
             costs = own(states, actions)
+        elif self._compiled is not None:
+            costs = self._compiled.totals(states[:, 0], states[:, 1:], actions)
         else:
             with torch.no_grad():
                 x, u = torch.from_numpy(states), torch.from_numpy(actions)
@@ -124,5 +129,5 @@ class TrajectoryProblem:
     def model_along(self, trajectory: Trajectory) -> LinearQuadraticModel:
         """Return dynamics to first and cost to second order about a trajectory."""
         a, b = linearize(self.model, trajectory.states[:-1], trajectory.actions)
-        cost = expand_cost(self.cost, self.space, trajectory.states, trajectory.actions)
+        cost = expand_cost(self.cost, self.space, trajectory.states, trajectory.actions, self._compiled)
         return LinearQuadraticModel(a, b, cost.gradient, cost.hessian, cost.end_gradient, cost.end_hessian, trajectory.gaps)

@@ -84,7 +84,7 @@ _engines: list[llvm.ExecutionEngine] = []
 """Own the compiled instructions: they live as long as the process."""
 
 
-def load(module: ir.Module, features: frozenset[str], arguments: Mapping[str, int]) -> dict[str, ctypes._CFuncPtr]:
+def load(module: ir.Module | str, features: frozenset[str], arguments: Mapping[str, int]) -> dict[str, ctypes._CFuncPtr]:
     """Return functions of a module, compiled for a processor with `features`, by name; each takes so many 64-bit integers."""
     engine = _compiled_module(str(module), features)
     _engines.append(engine)

@@ -46,6 +46,8 @@ OTHER_RATIO, SHARE_BAR, OVERHEAD_BAR, COST_BAR = 1.3, 0.95, 50.0, 1.0
 class SquaresCost(Cost):
     """|x|^2 + 0.1 |u|^2, as peers/judo_mpc.py charges it."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"state": x.square().sum(-1), "effort": 0.1 * u.square().sum(-1)}
 

@@ -20,6 +20,8 @@ INFINITY = math.inf
 class RewardCost(Cost):
     """1 - reward: a control period that goes well costs nothing."""
 
+    pure = True
+
     def __init__(self, space: PhysicsSpace) -> None:
         self._names = space.names
 

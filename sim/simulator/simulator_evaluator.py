@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from planners.compiler.compiled_cost import compiled_cost
 from planners.cost import Cost
 from planners.evaluation import Explanation, explained, particle_costs
 from planners.risk import make_risk
@@ -24,6 +26,7 @@ class SimulatorEvaluator:
         """`risk`: over the variants, as in `planners.risk.make_risk`."""
         self.model, self.cost = model, cost
         self._risk = make_risk(risk)
+        self._compiled = compiled_cost(cost, model.state_space, model.nu)
         torch.set_num_threads(1)
 
     @torch.no_grad()
@@ -31,9 +34,18 @@ class SimulatorEvaluator:
         """See `Evaluator.costs`."""
         actions = actions.double()
         states = self._states(x0, actions)
-        particles = particle_costs(self.cost, x0, states, actions)
-        if particles.shape[0] == 1:
-            return torch.nan_to_num(particles[0], nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
+        if self._compiled is not None:
+            x, u = x0.double().numpy(), actions.numpy()
+            charged = [self._compiled.totals(x, particle, u) for particle in states]
+            if len(charged) == 1:
+                costs = charged[0]
+                costs[~np.isfinite(costs)] = np.inf
+                return torch.from_numpy(costs)
+            particles = torch.from_numpy(np.stack(charged))
+        else:
+            particles = particle_costs(self.cost, x0, torch.from_numpy(states).permute(2, 0, 1, 3), actions)
+            if len(particles) == 1:
+                return torch.nan_to_num(particles[0], nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
         costs = self._risk(particles)
         # a risk measure may overlook a particle that diverged
         return torch.where(costs.isfinite() & particles.isfinite().all(0), costs, torch.inf)
@@ -42,8 +54,14 @@ class SimulatorEvaluator:
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:
         """See `Evaluator.explain`."""
         actions = actions.double().unsqueeze(0)
-        return explained(self.cost, x0, self._states(x0, actions)[:, :, 0], actions[0])
+        lived = self._states(x0, actions)[:, 0]  # (P, H, nx)
+        if self._compiled is None:
+            return explained(self.cost, x0, torch.from_numpy(lived.swapaxes(0, 1)), actions[0])
+        x, u = x0.double().numpy(), np.broadcast_to(actions.numpy(), (len(lived), *actions.shape[1:]))
+        by_term = {name: float(sums.mean()) for name, sums in self._compiled.by_term(x, lived, u).items()}
+        states = torch.from_numpy(np.concatenate([np.broadcast_to(x, (len(lived), 1, len(x))), lived], axis=1))
+        return Explanation(states.mean(0), states.std(0, correction=0), by_term)
 
-    def _states(self, x0: Tensor, actions: Tensor) -> Tensor:
-        """Return states (H, P, N, nx); a buffer."""
-        return torch.from_numpy(self.model.rollouts(x0.double().numpy(), actions.numpy())).permute(2, 0, 1, 3)
+    def _states(self, x0: Tensor, actions: Tensor) -> np.ndarray:
+        """Return states (P, N, H, nx); a buffer."""
+        return self.model.rollouts(x0.double().numpy(), actions.numpy())

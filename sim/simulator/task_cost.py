@@ -30,6 +30,7 @@ class TaskCost(Cost):
                     raise ConfigurationError(f"the task's {name} ({channel.source}[{index}]) is not known of a simulated state")
                 entries.append(space.names.index(places[channel.source, index]))
         self._cost, self._entries = cost, torch.tensor(entries)
+        self.pure = cost.pure
 
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return self._cost.terms(x[..., self._entries], u)

@@ -28,6 +28,8 @@ STATE_SPACE = StateSpace([
 class HalfCheetahCost(Cost):
     """-(forward velocity [m/s]) + 0.1 |u|^2."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"velocity": -x[..., 0], "control": 0.1 * u.square().sum(-1)}
 

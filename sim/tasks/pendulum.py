@@ -19,6 +19,8 @@ STATE_SPACE = StateSpace([Channel("q", ("angle",), (0,), Kind.ANGLE), Channel("d
 class PendulumCost(Cost):
     """angle^2 + 0.1 rate^2 + 0.001 torque^2, the angle [rad] from upright in [-pi, pi]: Gymnasium's Pendulum-v1."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"angle": wrap_angle(x[..., 0]) ** 2, "rate": 0.1 * x[..., 1] ** 2, "torque": 0.001 * u.square().sum(-1)}
 

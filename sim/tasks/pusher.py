@@ -30,6 +30,8 @@ STATE_SPACE = StateSpace([
 class PusherCost(Cost):
     """0.5 |tip - object|_1 + 1.25 |object - goal|_1 [m] + 0.1 |u|^2, charged in the state that a period left."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return self._state_terms(x) | {"control": 0.1 * u.square().sum(-1)}
 

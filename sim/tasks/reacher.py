@@ -51,6 +51,8 @@ def tip_position(q: Tensor) -> Tensor:
 class ReacherCost(Cost):
     """Squared distance [m^2] of the tip from the goal + 0.01 |u|^2."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"distance": self.terminal(x), "control": 0.01 * u.square().sum(-1)}
 

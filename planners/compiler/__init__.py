@@ -1,0 +1,1 @@
+"""Costs written in torch become machine code: their values along trajectories, and their derivatives."""
