@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from dynamics.rollout import roll_out
+from planners.adjoint import DifferentiableRollouts, costs_and_slopes
+from planners.compiler.compiled_cost import compiled_cost
 from planners.evaluation import Evaluator, particle_costs
 from planners.model_planner import Found, ModelPlanner
 from planners.parameterisation import Parameterisation
@@ -66,6 +68,11 @@ class GradientPlanner(ModelPlanner):
     def __init__(self, evaluator: Evaluator, command: CommandSpec, control_dt: float, config: GradientConfig) -> None:
         super().__init__(evaluator, command, control_dt, Parameterisation(config.horizon, config.interpolation, config.knots))
         self.config = config
+        model = evaluator.model
+        self._cost = None
+        """Where model and cost know their derivatives themselves."""
+        if isinstance(model, DifferentiableRollouts) and model.particles == 1:
+            self._cost = compiled_cost(evaluator.cost, model.state_space, len(self.lower))
 
     def search(self, x0: Tensor, nominal: Tensor | None, generator: torch.Generator, time_is_up: Callable[[], bool]) -> Found:
         config = self.config
@@ -107,6 +114,10 @@ class GradientPlanner(ModelPlanner):
         """Return the costs (R,) of the model's mean rollouts and their slope (R, K, nu) in units of the box."""
         at = at.clone().requires_grad_()
         actions = self.actions(self._parameters(at)).to(x0.dtype)
+        if self._cost is not None:
+            costs, slopes = costs_and_slopes(self.evaluator.model, self._cost, x0.numpy(), actions.detach().numpy())
+            slope, = torch.autograd.grad(actions, at, torch.from_numpy(slopes))
+            return torch.from_numpy(costs).float(), slope
         states, _ = roll_out(self.evaluator.model, x0.expand(len(at), -1), lambda t, x: actions[:, t], self.horizon)
         if not states.requires_grad:
             raise ConfigurationError(f"planner 'gradient': {type(self.evaluator.model).__name__}.step passes no gradient from the command "

@@ -20,6 +20,7 @@ from planners.compiler.expression import Number, Scalar, Tape
 from planners.compiler.tracing import trace
 from planners.cost import Cost
 from planners.nearby import nearby
+from robots.errors import ShapeError
 
 logger = logging.getLogger(__name__)
 LARGEST = 20_000
@@ -44,7 +45,7 @@ class CompiledCost:
     def totals(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return costs (N,) of plans actions (N, H, nu) through states (N, H, nx), the first one left from x0 (nx,), or (N, nx).
 
-        Arrays of float64, the last axis without gaps.
+        ShapeError for others.
         """
         return self._sums(self._of_values, x0, states, actions, 1)[:, 0]
 
@@ -59,6 +60,9 @@ class CompiledCost:
         if self._of_derivatives is None:
             return None
         running, terminal = self._of_derivatives
+        if states.shape != (len(actions) + 1, self._space.nx) or actions.shape[1:] != (self._nu,):
+            raise ShapeError(f"compiled cost: expected (H + 1, {self._space.nx}) and (H, {self._nu}), got {states.shape} and "
+                             f"{actions.shape}")
         states, actions = np.ascontiguousarray(states, np.float64), np.ascontiguousarray(actions, np.float64)
         horizon, ndx = len(actions), self._space.ndx
         n = ndx + self._nu
@@ -67,10 +71,22 @@ class CompiledCost:
         terminal(_at(states[horizon]), 0, 1, _at(found[2]), _at(found[3]))
         return found
 
-    @staticmethod
-    def _sums(function: _CFuncPtr, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, count: int) -> np.ndarray:
-        x0, states, actions = (a if a.strides[-1] == 8 else np.ascontiguousarray(a) for a in (x0, states, actions))
-        samples, horizon, _ = actions.shape
+    def slopes(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient (H, n) and that of the end (ndx,), see `expand`; NotCompilable where derivatives are too many."""
+        found = self.expand(states, actions)
+        if found is None:
+            raise NotCompilable("its derivatives are too many")
+        return found[0], found[2]
+
+    def _sums(self, function: _CFuncPtr, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, count: int) -> np.ndarray:
+        samples, horizon = actions.shape[:2]
+        nx = self._space.nx
+        if (x0.shape not in ((nx,), (samples, nx)) or states.shape != (samples, horizon, nx) or actions.shape[2:] != (self._nu,)
+                or horizon < 1):
+            raise ShapeError(f"compiled cost: expected ({nx},), (N, H, {nx}) and (N, H, {self._nu}), got {x0.shape}, {states.shape} and "
+                             f"{actions.shape}")
+        x0, states, actions = (a if a.strides[-1] == a.itemsize and a.dtype == np.float64 else np.ascontiguousarray(a, np.float64)
+                               for a in (x0, states, actions))
         sums = np.empty((samples, count))
         function(_at(x0), x0.strides[0] if x0.ndim == 2 else 0, _at(states), states.strides[0], states.strides[1],
                  _at(actions), actions.strides[0], actions.strides[1], samples, horizon, _at(sums))
