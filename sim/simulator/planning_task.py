@@ -71,7 +71,7 @@ def _humanoid(speed: float) -> PlanningTask:
 
 
 def _dm_cartpole(horizon: float) -> PlanningTask:
-    return PlanningTask(lambda space, model: dm_costs.CartPoleCost(space), horizon=horizon)
+    return PlanningTask(lambda space, model: dm_costs.CartPoleCost(space), copy=PlanningCopy(integrator="implicitfast"), horizon=horizon)
 
 
 def _own(name: str, horizon: float, readings: tuple[Reading, ...] = (), goal: bool = False,
