@@ -85,6 +85,8 @@ class ReachingCost(Cost):
     without its constant, and a price on commands, on speed, on poses far from home, and on targets that nobody is told to go to.
     """
 
+    pure = True
+
     def __init__(self, arm: Arm, config: ReachingConfig, command_weight: float = 0.02, speed_weight: float = 0.002,
                  posture_weight: float = 0.005, room_weight: float = 100.0) -> None:
         self._chain, self._nv = Chain(arm.model(), arm.spec.end_effector_frames[0]), arm.spec.nv

@@ -65,6 +65,8 @@ def _sum(terms: dict[str, Tensor]) -> Tensor:
 class ZeroCost(Cost):
     """Costs nothing: for collecting data before there is anything to aim at."""
 
+    pure = True
+
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
         return {"zero": torch.zeros(torch.broadcast_shapes(x.shape[:-1], u.shape[:-1]), dtype=x.dtype, device=x.device)}
 

@@ -34,6 +34,7 @@ class ReachCost(Cost):
     - effort: 0.01 |u / u_max|^2 for torques u; 0.01 |u - q|^2 [rad^2] for positions u, which keeps the target near the arm.
     """
 
+    pure = True
     DISTANCE, SPEED, EFFORT = 10.0, 0.01, 0.01
 
     def __init__(self, arm: BulletArm, mode: CommandMode) -> None:
