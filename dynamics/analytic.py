@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynamics.feedback_rollout import check_feedback
+from dynamics.linearize import check_rows
 from dynamics.model import Prediction
 from dynamics.state_space import Kind, StateSpace
-from robots.errors import ConfigurationError
+from robots.errors import ConfigurationError, ShapeError
 
 Step = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 """step(x (nx,), u (nu,), out (nx,)) writes the next state, in a form that numba compiles."""
@@ -40,6 +42,9 @@ class AnalyticModel:
 
     def step(self, x: Tensor, u: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the next state (..., nx) of states x (..., nx) under commands u (..., nu)."""
+        if x.shape[-1] != self.state_space.nx or u.shape[-1] != self.nu:
+            raise ShapeError(f"AnalyticModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
+                             f"{x.shape[-1]} and {u.shape[-1]}")
         batch = torch.broadcast_shapes(x.shape[:-1], u.shape[:-1])
         rows, commands = (v.detach().double().expand(*batch, v.shape[-1]).reshape(-1, v.shape[-1]).contiguous().numpy() for v in (x, u))
         out = np.empty_like(rows)
@@ -54,17 +59,28 @@ class AnalyticModel:
 
     def linearize(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `dynamics.linearize`."""
-        return self.compiled_jacobian(x, u)
+        check_rows(self, x, u)
+        return self.compiled_jacobian(*_contiguous(x, u))
 
     def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `dynamics.feedback_rollout`."""
-        return self.compiled_rollout(self.turns, x0, states, actions, steps, feedforward, gains, lower, upper, self._no_gaps)
+        check_feedback(self.state_space, self.nu, x0=x0, states=states, actions=actions, steps=steps, feedforward=feedforward, gains=gains,
+                       lower=lower, upper=upper)
+        given = _contiguous(x0, states, actions, steps, feedforward, gains, lower, upper)
+        return self.compiled_rollout(self.turns, *given, self._no_gaps)
 
     def roll_out_with_gaps(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
                            gains: np.ndarray, lower: np.ndarray, upper: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `dynamics.feedback_rollout`."""
-        return self.compiled_rollout(self.turns, x0, states, actions, steps, feedforward, gains, lower, upper, gaps)
+        check_feedback(self.state_space, self.nu, x0=x0, states=states, actions=actions, steps=steps, feedforward=feedforward, gains=gains,
+                       lower=lower, upper=upper, gaps=gaps)
+        return self.compiled_rollout(self.turns, *_contiguous(x0, states, actions, steps, feedforward, gains, lower, upper, gaps))
+
+
+def _contiguous(*arrays: np.ndarray) -> list[np.ndarray]:
+    """Return the arrays as float64, row after row: numba would compile for seconds for every other layout."""
+    return [np.ascontiguousarray(array, dtype=np.float64) for array in arrays]
 
 
 # The loops are compiled around each formula, once a process for all models that share it.

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dynamics.model import DynamicsModel
 from dynamics.rollout import roll_out
+from dynamics.state_space import StateSpace
+from robots.errors import ShapeError
 
 
 @runtime_checkable
@@ -20,6 +22,25 @@ class FeedbackRollouts(DynamicsModel, Protocol):
                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return states (N, H + 1, nx) and actions (N, H, nu), see `roll_out_feedback`."""
         ...
+
+
+def lone_rollouts_pay(model: DynamicsModel) -> bool:
+    """Return whether one rollout takes far less than a batch of them, so that a line search does well to try its likeliest step alone.
+
+    By the model's own `lone_rollouts_pay`; False where it has none: through torch a batch takes hardly longer than one.
+    """
+    return getattr(model, "lone_rollouts_pay", False)
+
+
+def check_feedback(space: StateSpace, nu: int, **given: np.ndarray) -> None:
+    """Raise ShapeError unless the arguments of `roll_out_feedback`, by their names, fit together: compiled code does not see it."""
+    horizon = len(given["actions"])
+    shapes = {"x0": (space.nx,), "states": (horizon + 1, space.nx), "actions": (horizon, nu), "feedforward": (horizon, nu),
+              "gains": (horizon, nu, space.ndx), "lower": (nu,), "upper": (nu,), "steps": (np.size(given["steps"]),),
+              "gaps": (horizon, space.ndx)}
+    for name, array in given.items():
+        if np.shape(array) != shapes[name]:
+            raise ShapeError(f"roll_out_feedback: expected {name} of {shapes[name]}, got {np.shape(array)}")
 
 
 def roll_out_feedback(model: DynamicsModel, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray,
@@ -47,6 +68,8 @@ def roll_out_feedback_by_torch(model: DynamicsModel, x0: np.ndarray, states: np.
                                gaps: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return what `roll_out_feedback` does, by one `step` of all rollouts after the other."""
     space = model.state_space
+    check_feedback(space, model.nu, x0=x0, states=states, actions=actions, steps=steps, feedforward=feedforward, gains=gains, lower=lower,
+                   upper=upper, **({} if gaps is None else {"gaps": gaps}))
     about, nominal, forward, feedback, low, high = (torch.as_tensor(v, dtype=torch.float64)
                                                     for v in (states, actions, feedforward, gains, lower, upper))
     step = torch.as_tensor(steps, dtype=torch.float64).unsqueeze(-1)  # (N, 1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -21,10 +22,9 @@ from dynamics.kernels.ensemble_mean import FIELDS, LAYER_FIELDS, scratch_size, w
 from dynamics.kernels.few_rows import ROWS, Panels
 from dynamics.kernels.memory import aligned_zeros
 from dynamics.state_space import Kind
-from dynamics.workers import Workers, portions, shares
+from dynamics.workers import Workers, portions
 
-SHARES_PER_THREAD = 4
-"""Pieces that the gradients are cut into: a thread that is held up leaves its later pieces to the others."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,8 @@ class FusedMean:
             begun.work.result()
             begun = None
         run, gradients = self._differentiation(inputs, periods)
-        first = 0 if begun is None else self._members
-        units = self._members * -(-periods // ROWS) - first
-        self._map(run, [slice(first + s.start, first + s.stop) for s in shares(units, SHARES_PER_THREAD * self._threads)])
+        units = iter(range(0 if begun is None else self._members, self._members * -(-periods // ROWS)))
+        self._map(run, [units] * self._threads)  # all take from one: a thread that is held up leaves the later ones to the others
         if begun is not None:
             begun.work.result()
         return gradients[:, : periods * self._outputs]
@@ -141,9 +140,9 @@ class FusedMean:
         if self._begun is None or self._begun.work.done():
             inputs = self._inputs(x, u)
             run, _ = self._differentiation(inputs, periods)
-            self._begun = _Begun(inputs, periods, self._workers.begin(lambda: run(slice(0, self._members))))
+            self._begun = _Begun(inputs, periods, self._workers.begin(lambda: run(range(self._members))))
 
-    def _differentiation(self, inputs: np.ndarray, periods: int) -> tuple[Callable[[slice], None], np.ndarray]:
+    def _differentiation(self, inputs: np.ndarray, periods: int) -> tuple[Callable[[Iterable[int]], None], np.ndarray]:
         """Return what differentiates units of a trajectory, see `write_gradients`, and where to; `inputs` (T or fewer, d) begin it."""
         blocks = -(-periods // ROWS)
         if self._buffers is None or self._buffers.periods != periods:
@@ -154,9 +153,11 @@ class FusedMean:
         arguments = self._arguments(periods=periods, blocks=blocks, inputs=rows.ctypes.data, gradients=gradients.ctypes.data,
                                     gradient_member=gradients[0].nbytes)
 
-        def run(units: slice) -> None:
+        def run(units: Iterable[int]) -> None:
             scratch = _zeros(self._scratch_size)
-            self._kernel.gradients(arguments.ctypes.data, units.start, units.stop, scratch.ctypes.data)
+            given, at, differentiate = arguments.ctypes.data, scratch.ctypes.data, self._kernel.gradients
+            for unit in units:
+                differentiate(given, unit, unit + 1, at)
 
         return run, gradients
 
@@ -166,7 +167,7 @@ class FusedMean:
         angles = x[:, self._angles]
         return np.concatenate([x, np.sin(angles), np.cos(angles), u], axis=1).astype(np.float32)
 
-    def _map(self, work: Callable[[slice], None], items: list[slice]) -> None:
+    def _map(self, work: Callable[[Item], None], items: list[Item]) -> None:
         if self._workers is not None and len(items) > 1:
             self._workers.map(work, items)
             return

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dynamics.model import DynamicsModel
+from robots.errors import ShapeError
 
 
 @runtime_checkable
@@ -32,8 +33,17 @@ def linearize(model: DynamicsModel, x: np.ndarray, u: np.ndarray) -> tuple[np.nd
     return linearize_by_torch(model, x, u)
 
 
+def check_rows(model: DynamicsModel, x: np.ndarray, u: np.ndarray) -> None:
+    """Raise ShapeError unless states x (T, nx) and commands u (T, nu) are those of `model`: compiled code does not see it."""
+    expected = (len(x), model.state_space.nx), (len(x), model.nu)
+    if (np.shape(x), np.shape(u)) != expected:
+        raise ShapeError(f"linearize: expected states and commands of shapes {expected[0]} and {expected[1]}, got {np.shape(x)} and "
+                         f"{np.shape(u)}")
+
+
 def linearize_by_torch(model: DynamicsModel, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what `linearize` does, by reverse differentiation of the model's `step`."""
+    check_rows(model, x, u)
     space = model.state_space
     n = space.ndx
     # Every row is there once for each entry of the next state, so that one backward pass returns all Jacobians.

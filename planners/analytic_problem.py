@@ -67,6 +67,12 @@ class AnalyticModelAlong:
         self._problem, self._trajectory = problem, trajectory
         self._expanded: LinearQuadraticModel | None = None
 
+    def convexified(self) -> LinearQuadraticModel:
+        """See `LinearQuadraticModel.convexified`."""
+        if self._expanded is None:
+            self._expanded = self._problem.expanded(self._trajectory)
+        return self._expanded.convexified()
+
     def backward(self, lowest: np.ndarray, highest: np.ndarray, control_weight: float = 0.0, state_weight: float = 0.0,
                  for_size: bool = False) -> LocalPolicy:
         """See `LinearQuadraticModel.backward`; `for_size` compiles the derivatives with the pass, in every process anew."""

@@ -10,13 +10,15 @@ from functools import cached_property
 import numba
 import numpy as np
 
+from dynamics.feedback_rollout import lone_rollouts_pay
 from planners.linear_quadratic import LinearQuadraticModel, LocalPolicy, Outcome
 from planners.plan import PlanStatus
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
-from robots.errors import ConfigurationError
+from robots.errors import ConfigurationError, UnknownNameError
 
 LIGHT = 1e-5
 """Up to this regularisation small steps mean that there is little to gain; above, they may be short because they were made so."""
+LINE_SEARCHES = ("auto", "together", "full-first", "one-by-one")
 ROUND_OFF = 1e-14
 """Of the cost: a step that promises less cannot show it."""
 
@@ -39,9 +41,10 @@ class SolverConfig:
     """Step lengths tried, from 1 evenly in their logarithm down to `step_min`."""
     step_min: float = 1e-3
     """Shortest step."""
-    all_steps_at_once: bool = True
-    """Roll all steps out in one batch and take the best, for models whose rollouts are parallel; otherwise one after the other, until one
-    is accepted."""
+    line_search: str = "auto"
+    """Which step lengths are rolled out in one batch. 'together': all, and the best is taken. 'full-first': the full step alone, the others
+    together where it is not accepted. 'one-by-one': each alone, until one is accepted. 'auto': 'full-first' for a model whose
+    `lone_rollouts_pay` (learned ensembles), 'together' for any other."""
     compile_for_size: bool = False
     """Compile the backward pass for this number of states and commands alone: takes seconds, once for every size, and is kept on disk;
     more than halves the pass for few states. Where model and cost are formulas it is compiled in one with them, in every process."""
@@ -57,6 +60,8 @@ class SolverConfig:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ConfigurationError(f"iterations: expected at least 1, got {self.iterations}")
+        if self.line_search not in LINE_SEARCHES:
+            raise UnknownNameError("line_search", self.line_search, LINE_SEARCHES)
         if self.regularise not in ("control", "state"):
             raise ConfigurationError(f"regularise: expected 'control' or 'state', got {self.regularise!r}")
         if not self.regularisation_factor > 1:
@@ -125,6 +130,9 @@ class ILQRSolver:
     def __init__(self, problem: TrajectoryProblem, config: SolverConfig, x0: np.ndarray, start: Trajectory, policy: LocalPolicy) -> None:
         """`policy`: what led to `start`; it stands until the first backward pass."""
         self._problem, self._config, self._x0 = problem, config, x0
+        self._line_search = config.line_search
+        if self._line_search == "auto":
+            self._line_search = "full-first" if lone_rollouts_pay(problem.model) else "together"
         self.trajectory = start
         """The best so far."""
         self._policy, self._unmade = policy, 1.0
@@ -137,20 +145,24 @@ class ILQRSolver:
         self._rollouts = self._nonfinite = 0
 
     def solve(self, deadline: float | None = None) -> Solution:
-        """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`.
+        """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`. Where the sweep finds no
+        smallest value, the cost's concave part in the state is left out before anything is regularised.
 
         `deadline`: of time.perf_counter [s]; where it has passed already the start is returned.
         """
         model: LinearQuadraticModel | None = None
-        began = time.perf_counter()
-        iterations, rounds, status = 0, 0, None if deadline is None or began < deadline else PlanStatus.DEADLINE
+        status = None if deadline is None or time.perf_counter() < deadline else PlanStatus.DEADLINE
+        iterations, convex, derivatives_s, search_s = 0, False, 0.0, None
         while status is None:
-            rounds += 1
+            began = time.perf_counter()
             if model is None:
-                model = self._problem.model_along(self.trajectory)
+                model, convex = self._problem.model_along(self.trajectory), False
+                derivatives_s = time.perf_counter() - began
             policy = self._backward(model)
             if policy.outcome is Outcome.NON_FINITE:
                 status = PlanStatus.NON_FINITE_DERIVATIVES
+            elif policy.outcome is Outcome.INDEFINITE and not convex:
+                model, convex = model.convexified(), True
             elif policy.outcome is Outcome.INDEFINITE:
                 self._regularisation.increase()
                 if self._regularisation.exhausted:
@@ -161,13 +173,16 @@ class ILQRSolver:
                     status = PlanStatus.CONVERGED
                 else:
                     iterations += 1
+                    swept = time.perf_counter()
                     status, moved = self._step(policy)
+                    search_s = time.perf_counter() - swept
                     model = None if moved else model
                     if status is None and iterations == self._config.iterations:
                         status = PlanStatus.ITERATIONS
             if status is None and deadline is not None:
-                now = time.perf_counter()
-                if now + (now - began) / rounds > deadline:
+                # derivatives outlive a sweep that fails; before the first search it is taken to last as long as they did
+                coming = (derivatives_s if model is None else 0.0) + (derivatives_s if search_s is None else search_s)
+                if time.perf_counter() + coming > deadline:
                     status = PlanStatus.DEADLINE
         policy = self._policy if self._unmade == 1.0 else self._policy.shortened(self._unmade)
         return Solution(self.trajectory, policy, status, iterations, self._rollouts, self._nonfinite)
@@ -198,9 +213,9 @@ class ILQRSolver:
     def _batches(self, about: Trajectory) -> Iterator[np.ndarray]:
         """Yield the step lengths that are rolled out together; while there are gaps to close, the full step alone first."""
         steps = self._config.steps
-        if not self._config.all_steps_at_once:
+        if self._line_search == "one-by-one":
             yield from (steps[i: i + 1] for i in range(len(steps)))
-        elif about.gaps is not None and len(steps) > 1:
+        elif len(steps) > 1 and (self._line_search == "full-first" or about.gaps is not None):
             yield from (steps[:1], steps[1:])
         else:
             yield steps

@@ -8,11 +8,8 @@ from enum import IntEnum
 import numba
 import numpy as np
 
-from planners.riccati import FINE, INDEFINITE, NON_FINITE, backward_pass, solve_box_qp
-
-BLAS_FROM = 100
-"""States from which on the sweep is NumPy's: its products are BLAS', which below lose to compiled loops (measured: 0.21 ms a period of 100
-states against 0.27, 3.3 of 150 against 1.2)."""
+from planners.convex import convex_part
+from planners.riccati import FINE, INDEFINITE, NON_FINITE, backward_pass
 
 
 class Outcome(IntEnum):
@@ -74,6 +71,13 @@ class LinearQuadraticModel:
     gaps: np.ndarray | None = None
     """(H, ndx) from the trajectory's next state to the one that the dynamics lead to; None where there are none."""
 
+    def convexified(self) -> LinearQuadraticModel:
+        """Return the model whose cost bends down in no direction of the state; what it says of commands stays."""
+        n = self.a.shape[1]
+        hessian = self.hessian.copy()
+        hessian[:, :n, :n] = convex_part(hessian[:, :n, :n])
+        return replace(self, hessian=hessian, end_hessian=convex_part(self.end_hessian[None])[0])
+
     def backward(self, lowest: np.ndarray, highest: np.ndarray, control_weight: float = 0.0, state_weight: float = 0.0,
                  for_size: bool = False) -> LocalPolicy:
         """Return the policy that is best for this model, with changes of the commands between lowest and highest (H, nu).
@@ -88,49 +92,12 @@ class LinearQuadraticModel:
                   (self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps, lowest, highest))
         given = (*arrays, control_weight, state_weight)
         _, n, m = self.b.shape
-        if n >= BLAS_FROM:
-            code, feedforward, gains, slope, curvature = backward_pass_by_blas(*given)
-        else:
-            sizes = ((0,) * n, (0,) * m) if for_size else ((), ())
-            code, feedforward, gains, slope, curvature = backward_pass(*given, *sizes)
+        sizes = ((0,) * n, (0,) * m) if for_size else ((), ())
+        code, feedforward, gains, slope, curvature = backward_pass(*given, *sizes)
         if self.gaps is not None and code == FINE:
             slope, curvature = model_change(self.a, self.b, self.gradient, self.hessian, self.end_gradient, self.end_hessian, gaps,
                                             feedforward, gains)
         return LocalPolicy(OUTCOMES[code], feedforward, gains, slope, curvature)
-
-
-@np.errstate(invalid="ignore", over="ignore")  # what is not finite is returned as such
-def backward_pass_by_blas(a: np.ndarray, b: np.ndarray, gradient: np.ndarray, hessian: np.ndarray, end_gradient: np.ndarray,
-                          end_hessian: np.ndarray, gaps: np.ndarray, lowest: np.ndarray, highest: np.ndarray, control_weight: float,
-                          state_weight: float) -> tuple[int, np.ndarray, np.ndarray, float, float]:
-    """Return what `backward_pass` does, for many states."""
-    horizon, n, m = b.shape
-    feedforward, gains = np.zeros((horizon, m)), np.zeros((horizon, m, n))
-    v_x, v_xx, k = end_gradient, end_hessian, np.zeros(m)
-    free, factor, scratch = np.zeros(m, np.bool_), np.zeros((m, m)), np.empty((3, m))
-    slope = curvature = 0.0
-    for t in range(horizon - 1, -1, -1):
-        if len(gaps):
-            v_x = v_x + v_xx @ gaps[t]
-        f = np.hstack([a[t], b[t]])
-        q_xu = gradient[t] + f.T @ v_x
-        q = hessian[t] + f.T @ (v_xx @ f)
-        if not (np.isfinite(q_xu).all() and np.isfinite(q).all()):
-            return NON_FINITE, feedforward, gains, slope, curvature
-        q_x, q_u, q_xx, q_ux, q_uu = q_xu[:n], q_xu[n:].copy(), q[:n, :n], q[n:, :n], q[n:, n:]
-        regular_uu = q_uu + control_weight * np.eye(m) + state_weight * b[t].T @ b[t]
-        regular_ux = q_ux + state_weight * b[t].T @ a[t]
-        if not solve_box_qp(regular_uu, q_u, lowest[t], highest[t], k, free, factor, *scratch):
-            return INDEFINITE, feedforward, gains, slope, curvature
-        gain = gains[t]
-        gain[free] = -np.linalg.solve(regular_uu[np.ix_(free, free)], regular_ux[free])
-        feedforward[t] = k
-        slope += k @ q_u
-        curvature += k @ q_uu @ k
-        v_x = q_x + gain.T @ (q_uu @ k + q_u) + q_ux.T @ k
-        v_xx = q_xx + gain.T @ (q_uu @ gain + q_ux) + q_ux.T @ gain
-        v_xx = 0.5 * (v_xx + v_xx.T)
-    return FINE, feedforward, gains, float(slope), float(curvature)
 
 
 @numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")

@@ -13,7 +13,7 @@ from torch import Tensor
 from planners.evaluation import Evaluator
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_memory, checked_state
+from planners.planner import check_deadline, checked_memory, checked_state, on_limit
 from robots.command import CommandSpec
 
 
@@ -56,6 +56,7 @@ class ModelPlanner(ABC):
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`."""
         started = time.perf_counter()
+        check_deadline(deadline)
         x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
         found = self.search(x0, self._nominal(previous), generator,
                             lambda: deadline is not None and time.perf_counter() - started > deadline)
@@ -65,8 +66,8 @@ class ModelPlanner(ABC):
             return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
         actions = self.actions(found.parameters)
         expected = self.evaluator.explain(x0, actions)
-        on_limit = (actions[0] <= self.lower + 1e-6 * self.half_range) | (actions[0] >= self.upper - 1e-6 * self.half_range)
-        report = PlanReport(time.perf_counter() - started, *counts, expected.cost_by_term, tuple(on_limit.tolist()), found.visits)
+        report = PlanReport(time.perf_counter() - started, *counts, expected.cost_by_term, on_limit(actions[0], self.lower, self.upper),
+                            found.visits)
         return Plan(actions, expected.states, expected.states_std, found.cost, found.status, report, self.control_dt,
                     PlanMemory(found.parameters))
 

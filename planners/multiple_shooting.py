@@ -14,7 +14,7 @@ from planners.evaluation import Evaluator
 from planners.ipopt import SolverStatus, how_it_ended, load_casadi, solver_options
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_memory, checked_state
+from planners.planner import check_deadline, checked_memory, checked_state, on_limit
 from planners.shooting_program import ShootingProgram
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
 from robots.command import CommandSpec
@@ -60,7 +60,7 @@ class MultipleShootingConfig:
 
 
 class MultipleShooting:
-    """Follows the model's mean in float64. MissingExtraError without casadi, ConfigurationError for a state with rotations.
+    """Follows the model's mean in float64. MissingExtraError without casadi.
 
     The actions found are played through the model: states, cost and status are of that, not of what IPOPT was left with. Without bounds
     on the states any actions are a plan, and the better of the start and the result is returned; with them, a plan that does not keep
@@ -72,34 +72,35 @@ class MultipleShooting:
         self.horizon = config.horizon
         self.parameterisation = Parameterisation(config.horizon)
         self.problem = TrajectoryProblem(evaluator.model, evaluator.cost, command.minimum.copy(), command.maximum.copy())
-        space = self.problem.space
-        if space.has_quaternions:
-            raise ConfigurationError("collocation: its unknowns are the states themselves, and a rotation is no vector of four free "
-                                     "numbers; use ilqr, or a sampling planner")
-        self._low, self._high = self._bounds(space.names)
         self._deadline = np.inf
         self._program = ShootingProgram(self.problem, self.horizon)
+        self._coordinates = self._program.coordinates
+        self._low, self._high = self._bounds(self.problem.space.names)
         self._solver = self._program.solver(load_casadi(), solver_options(config.iterations, config.tolerance),
                                             lambda: time.perf_counter() > self._deadline)
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`; nothing is random, and the deadline is looked at before every iteration."""
         started = time.perf_counter()
+        check_deadline(deadline)
         x = checked_state(x0, self.problem.space.nx, torch.float64).numpy()
         with one_torch_thread():
             start = self.problem.play(x, self._initial_actions(previous))
             self._deadline = np.inf if deadline is None else started + deadline
-            self._program.x0 = x
             states = start.states[1:] if np.isfinite(start.states).all() else np.tile(x, (self.horizon, 1))
+            self._program.begin(x, states)
             low, high = np.tile(self.problem.lower, (self.horizon, 1)), np.tile(self.problem.upper, (self.horizon, 1))
-            found = self._solver.solve(self._program.joined(np.clip(states, self._low, self._high), start.actions),
+            guess = np.clip(self._coordinates.of(states), self._low, self._high)
+            found = self._solver.solve(self._program.joined(guess, start.actions),
                                        self._program.joined(self._low, low), self._program.joined(self._high, high))
             ended, _, iterations = how_it_ended(self._solver.ipopt)
             states, actions = self._program.split(found)
             played = self.problem.play(x, np.clip(actions, self.problem.lower, self.problem.upper))
             kept = [trajectory for trajectory in (played, start) if np.isfinite(trajectory.cost) and self._is_kept(trajectory)]
             best = min(kept, key=lambda trajectory: trajectory.cost, default=None)
-            defect = float(np.abs(played.states - states).max()) if best is played else 0.0
+            defect = 0.0
+            if best is played:
+                defect = float(np.abs(self._coordinates.of(played.states[1:]) - self._coordinates.of(states[1:])).max())
             status = STATUSES[ended]
             nonfinite = sum(not np.isfinite(trajectory.cost) for trajectory in (played, start))
             if best is None and nonfinite == 2:
@@ -119,28 +120,32 @@ class MultipleShooting:
         if best is None:
             report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 0.0)
             return Plan.without_actions(status, report, self.control_dt)
-        on_limit = (best.actions[0] <= self.problem.lower + 1e-6) | (best.actions[0] >= self.problem.upper - 1e-6)
-        by_term = self.problem.cost_by_term(best)
-        report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 1.0, by_term, tuple(on_limit.tolist()),
-                            defect=defect)
+        by_term, limits = self.problem.cost_by_term(best), on_limit(best.actions[0], self.problem.lower, self.problem.upper)
+        report = PlanReport(time.perf_counter() - started, iterations, 2, nonfinite, 1.0, by_term, limits, defect=defect)
         actions = torch.from_numpy(best.actions)
         return Plan(actions, torch.from_numpy(best.states), None, best.cost, status, report, self.control_dt, PlanMemory(actions))
 
     def _bounds(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds (H, nx) of the states after the start; UnknownNameError for an entry that the state lacks."""
-        low, high = np.full((self.horizon, len(names)), -np.inf), np.full((self.horizon, len(names)), np.inf)
+        """Return the bounds (H, ndx) of the coordinates after the start; UnknownNameError for an entry that the state lacks,
+        ConfigurationError for one of a rotation."""
+        plain = dict(zip((names[i] for i in self._coordinates.plain_states), self._coordinates.plain, strict=True))
+        low, high = (np.full((self.horizon, self.problem.space.ndx), side) for side in (-np.inf, np.inf))
         for name, *_ in (*self.config.state_bounds, *self.config.goal):
             if name not in names:
                 raise UnknownNameError("entry of the state", name, names)
+            if name not in plain:
+                raise ConfigurationError(f"{name!r} is one of four entries of a rotation, none of which can be bounded by itself; charge "
+                                         "the rotation in the cost")
         for name, smallest, largest in self.config.state_bounds:
-            low[:, names.index(name)], high[:, names.index(name)] = smallest, largest
+            low[:, plain[name]], high[:, plain[name]] = smallest, largest
         for name, value in self.config.goal:
-            i = names.index(name)
+            i = plain[name]
             if not low[-1, i] <= value <= high[-1, i]:
                 raise ConfigurationError(f"goal: {name!r} is to end at {value}, outside its bounds [{low[-1, i]}, {high[-1, i]}]")
             low[-1, i] = high[-1, i] = value
         return low, high
 
     def _is_kept(self, trajectory: Trajectory) -> bool:
-        states, slack = trajectory.states[1:], self.config.kept_to
-        return bool((states >= self._low - slack).all() and (states <= self._high + slack).all())
+        plain, slack = self._coordinates.plain, self.config.kept_to
+        states = trajectory.states[1:, self._coordinates.plain_states]
+        return bool((states >= self._low[:, plain] - slack).all() and (states <= self._high[:, plain] + slack).all())

@@ -14,12 +14,9 @@ from torch import Tensor
 from planners.evaluation import NOTHING_EXPLAINED, Evaluator, Explanation
 from planners.parameterisation import Parameterisation
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
-from planners.planner import checked_memory, checked_state
+from planners.planner import check_deadline, checked_memory, checked_state, on_limit
 from robots.command import CommandSpec
 from robots.errors import ConfigurationError
-
-ON_LIMIT = 1e-6
-"""As near to a limit as this, in halves of the range, is on it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,6 @@ class SamplingPlanner(ABC):
         self.lower = torch.as_tensor(command.minimum.copy(), dtype=torch.float32)
         self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
         self.half_range = (self.upper - self.lower) / 2
-        self._lower_edge = (self.lower + ON_LIMIT * self.half_range).tolist()
-        self._upper_edge = (self.upper - ON_LIMIT * self.half_range).tolist()
 
     @abstractmethod
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
@@ -102,6 +97,7 @@ class SamplingPlanner(ABC):
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`. No iteration is begun that would, at the pace so far, pass the deadline."""
         started = time.perf_counter()
+        check_deadline(deadline)
         x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
         memory = checked_memory(previous, (self.parameterisation.parameters, len(self.lower)))
         nominal = self._clip(self.parameterisation.shifted(memory.mean)) if memory is not None else self._middle()
@@ -134,7 +130,7 @@ class SamplingPlanner(ABC):
             return Plan.without_actions(PlanStatus.NO_FINITE_COST, report, self.control_dt)
         chosen, actions, expected, cost = self._choose(x0, search)
         report = PlanReport(time.perf_counter() - started, iterations, samples, nonfinite, search.effective_samples,
-                            expected.cost_by_term, self._on_limit(actions[0]))
+                            expected.cost_by_term, on_limit(actions[0], self.lower, self.upper))
         memory = PlanMemory(chosen, search.elites)
         return Plan(actions, expected.states, expected.states_std, cost, status, report, self.control_dt, memory)
 
@@ -152,11 +148,6 @@ class SamplingPlanner(ABC):
         # also where the mean of finite samples has no finite cost itself
         actions = self._clip(self.parameterisation.actions(search.best))
         return search.best, actions, self.evaluator.explain(x0, actions), search.best_cost
-
-    def _on_limit(self, action: Tensor) -> tuple[bool, ...]:
-        """Return (nu,) whether the entries of an action (nu,) lie on a limit."""
-        box = zip(action.tolist(), self._lower_edge, self._upper_edge, strict=True)
-        return tuple(value <= lower or value >= upper for value, lower, upper in box)
 
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(self.lower, self.upper)

@@ -8,74 +8,103 @@ from typing import Any
 import numpy as np
 
 from dynamics.linearize import linearize
-from planners.cost_expansion import CostExpansion, expand_cost
+from planners.cost_expansion import CostExpansion
+from planners.rotation_coordinates import Blocks, RotationCoordinates
 from planners.trajectory_problem import Trajectory, TrajectoryProblem
 
 
 class ShootingProgram:
-    """Unknowns z = [u_0, x_1, u_1, x_2, ..., u_{H-1}, x_H]; constraints step(x_t, u_t) - x_{t+1} = 0, angles modulo a turn.
+    """Unknowns z = [u_0, x_1, u_1, x_2, ..., u_{H-1}, x_H], rotations as `RotationCoordinates` have them; constraints
+    difference(x_{t+1}, step(x_t, u_t)) = 0, angles modulo a turn.
 
-    The Hessian is the cost's alone: curvature of the dynamics is left out, as in iLQR, and IPOPT corrects what is indefinite.
+    The Hessian is the cost's alone: curvature of the dynamics and of the coordinates is left out, as in iLQR, and IPOPT corrects what is
+    indefinite.
     """
 
     def __init__(self, problem: TrajectoryProblem, horizon: int) -> None:
         self.problem, self.horizon = problem, horizon
-        self.nx, self.nu = problem.space.nx, problem.nu
-        self.size = horizon * (self.nx + self.nu)
-        self.x0 = np.zeros(self.nx)
-        """(nx,) the start; set it before a solve."""
+        self.ndx, self.nu = problem.space.ndx, problem.nu
+        self.coordinates = RotationCoordinates(problem.space)
+        self.size = horizon * (self.ndx + self.nu)
+        self.x0 = np.zeros(problem.space.nx)
+        """(nx,) the start."""
         self._at: bytes | None = None
         self._trajectory: Trajectory | None = None
         self._expansion: CostExpansion | None = None
-        blocks = np.arange(self.size).reshape(horizon, self.nu + self.nx)
-        self._of_u, self._of_x = blocks[:, : self.nu], blocks[:, self.nu:]  # (H, nu), (H, nx) places in z; of x_{t+1}
-        rows = np.arange(horizon * self.nx).reshape(horizon, self.nx, 1)
-        self.jacobian_pattern = Pattern((horizon * self.nx, self.size), [
-            (rows[1:], self._of_x[:-1, None, :]), (rows, self._of_u[:, None, :]), (rows[..., 0], self._of_x)])
-        middle = np.concatenate([self._of_x[:-1], self._of_u[1:]], axis=1)  # (H - 1, nx + nu) places of [x_t, u_t]
-        self._upper = np.triu_indices(self.nx + self.nu)
-        self._upper_u, self._upper_x = np.triu_indices(self.nu), np.triu_indices(self.nx)
+        blocks = np.arange(self.size).reshape(horizon, self.nu + self.ndx)
+        self._of_u, self._of_x = blocks[:, : self.nu], blocks[:, self.nu:]  # (H, nu), (H, ndx) places in z; of x_{t+1}
+        rows = np.arange(horizon * self.ndx).reshape(horizon, self.ndx, 1)
+        self._own = self._places_of_own_slopes()  # of a gap by the state that it leads from
+        self.jacobian_pattern = Pattern((horizon * self.ndx, self.size), [
+            (rows[1:], self._of_x[:-1, None, :]), (rows, self._of_u[:, None, :]), (rows[:, self._own[0], 0], self._of_x[:, self._own[1]])])
+        middle = np.concatenate([self._of_x[:-1], self._of_u[1:]], axis=1)  # (H - 1, ndx + nu) places of [x_t, u_t]
+        self._upper = np.triu_indices(self.ndx + self.nu)
+        self._upper_u, self._upper_x = np.triu_indices(self.nu), np.triu_indices(self.ndx)
         self.hessian_pattern = Pattern((self.size, self.size), [
             (self._of_u[0][self._upper_u[0]], self._of_u[0][self._upper_u[1]]),
             (middle[:, self._upper[0]], middle[:, self._upper[1]]),
             (self._of_x[-1][self._upper_x[0]], self._of_x[-1][self._upper_x[1]])])
 
+    def begin(self, x0: np.ndarray, states: np.ndarray) -> None:
+        """Start from x0 (nx,), with rotations counted from those of states (H, nx), which are to lie near the solution's."""
+        self.x0, self._at = x0, None
+        self.coordinates.refer_to(states)
+
     def joined(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Return z (size,) of states (H, nx) after the start and actions (H, nu)."""
+        """Return z (size,) of coordinates (H, ndx) of the states after the start and actions (H, nu)."""
         return np.concatenate([actions, states], axis=1).ravel()
 
     def split(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the states (H + 1, nx), from the start on, and the actions (H, nu) in z."""
-        return np.vstack([self.x0, z[self._of_x]]), z[self._of_u]
+        return np.vstack([self.x0, self.coordinates.states(z[self._of_x])]), z[self._of_u]
 
     def solver(self, casadi: Any, options: dict[str, object], stop: Callable[[], bool]) -> _Solver:
         """Return IPOPT for this program; it is stopped before the iteration in which `stop` is true."""
         return _Solver(casadi, self, options, stop)
 
     def cost_and_gaps(self, z: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the cost, and the constraints (H * nx,)."""
+        """Return the cost, and the constraints (H * ndx,)."""
         trajectory = self._follow(z)
-        gaps = trajectory.gaps if trajectory.gaps is not None else np.zeros((self.horizon, self.nx))
-        return trajectory.cost if np.isfinite(trajectory.cost) else np.nan, gaps.ravel()
+        return trajectory.cost if np.isfinite(trajectory.cost) else np.nan, self._gaps(trajectory).ravel()
 
     def gradient(self, z: np.ndarray) -> np.ndarray:
         """Return the cost's gradient (size,)."""
         cost = self._expand(z)
         result = np.empty(self.size)
-        result[self._of_u], result[self._of_x] = cost.lu, np.vstack([cost.lx[1:], cost.end_gradient])
+        by_state = np.vstack([cost.lx[1:], cost.end_gradient])[:, None]
+        result[self._of_u], result[self._of_x] = cost.lu, self.coordinates.times(by_state, self.coordinates.slopes(z[self._of_x]))[:, 0]
         return result
 
     def jacobian(self, z: np.ndarray) -> np.ndarray:
         """Return the constraints' derivatives where there are any, column by column."""
-        states, actions = self.split(z)
-        a, b = linearize(self.problem.model, states[:-1], actions)
-        return self.jacobian_pattern.values([a[1:], b, np.full((self.horizon, self.nx), -1.0)])
+        trajectory, coordinates = self._follow(z), self.coordinates
+        a, b = linearize(self.problem.model, trajectory.states[:-1], trajectory.actions)
+        slopes, (by_end, by_start) = coordinates.slopes(z[self._of_x]), coordinates.difference_slopes(self._gaps(trajectory))
+        one = np.tile(np.eye(self.ndx), (self.horizon, 1, 1))
+        own = -coordinates.times(coordinates.times(one, by_start), slopes)[:, self._own[0], self._own[1]]
+        a = coordinates.times(coordinates.into(by_end, a)[1:], [block[:-1] for block in slopes])
+        return self.jacobian_pattern.values([a, coordinates.into(by_end, b), own])
 
     def hessian(self, z: np.ndarray, weight: float) -> np.ndarray:
         """Return the upper triangle of the cost's Hessian where it has entries, times `weight`, column by column."""
-        cost = self._expand(z)
-        return weight * self.hessian_pattern.values([cost.luu[0][self._upper_u], cost.hessian[1:, self._upper[0], self._upper[1]],
-                                              cost.end_hessian[self._upper_x]])
+        cost, coordinates, slopes = self._expand(z), self.coordinates, self.coordinates.slopes(z[self._of_x])
+
+        def on_both_sides(hessian: np.ndarray, slopes: Blocks) -> np.ndarray:
+            return coordinates.into([block.transpose(0, 2, 1) for block in slopes], coordinates.times(hessian, slopes))
+
+        middle = on_both_sides(cost.hessian[1:], [block[:-1] for block in slopes])
+        end = on_both_sides(cost.end_hessian[None], [block[-1:] for block in slopes])[0]
+        return weight * self.hessian_pattern.values([cost.luu[0][self._upper_u], middle[:, self._upper[0], self._upper[1]],
+                                                     end[self._upper_x]])
+
+    def _gaps(self, trajectory: Trajectory) -> np.ndarray:
+        """Return the constraints (H, ndx)."""
+        return trajectory.gaps if trajectory.gaps is not None else np.zeros((self.horizon, self.ndx))
+
+    def _places_of_own_slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns of a plain number by itself, and of a rotation by itself."""
+        one, anything = np.eye(self.ndx)[None], np.ones((1, 3, 3))
+        return np.nonzero(self.coordinates.times(one, [anything for _ in self.problem.space.quaternions])[0])
 
     def _follow(self, z: np.ndarray) -> Trajectory:
         if self._trajectory is None or self._at != z.tobytes():
@@ -86,7 +115,7 @@ class ShootingProgram:
     def _expand(self, z: np.ndarray) -> CostExpansion:
         trajectory = self._follow(z)
         if self._expansion is None:
-            self._expansion = expand_cost(self.problem.cost, self.problem.space, trajectory.states, trajectory.actions)
+            self._expansion = self.problem.expanded_cost(trajectory)
         return self._expansion
 
 

@@ -13,7 +13,7 @@ from dynamics.linearize import linearize
 from dynamics.model import DynamicsModel
 from planners.compiler.compiled_cost import compiled_cost
 from planners.cost import Cost
-from planners.cost_expansion import expand_cost
+from planners.cost_expansion import CostExpansion, expand_cost
 from planners.linear_quadratic import LinearQuadraticModel, LocalPolicy
 from robots.errors import ConfigurationError
 
@@ -129,5 +129,9 @@ class TrajectoryProblem:
     def model_along(self, trajectory: Trajectory) -> LinearQuadraticModel:
         """Return dynamics to first and cost to second order about a trajectory."""
         a, b = linearize(self.model, trajectory.states[:-1], trajectory.actions)
-        cost = expand_cost(self.cost, self.space, trajectory.states, trajectory.actions, self._compiled)
+        cost = self.expanded_cost(trajectory)
         return LinearQuadraticModel(a, b, cost.gradient, cost.hessian, cost.end_gradient, cost.end_hessian, trajectory.gaps)
+
+    def expanded_cost(self, trajectory: Trajectory) -> CostExpansion:
+        """Return the cost's first and second derivatives along a trajectory."""
+        return expand_cost(self.cost, self.space, trajectory.states, trajectory.actions, self._compiled)

@@ -27,7 +27,7 @@ SAME = 1.01
 TOLERANCE = 1e-6
 """Share of the final cost: iterations are counted until it is so near, whatever either side's stopping rule wants."""
 REPEATS = 100
-CONFIG = SolverConfig(all_steps_at_once=False, compile_for_size=True, feedforward_tolerance=1e-9, cost_tolerance=1e-12)
+CONFIG = SolverConfig(line_search="one-by-one", compile_for_size=True, feedforward_tolerance=1e-9, cost_tolerance=1e-12)
 
 
 def add_rows(rows: list, bars: list, rounds: int, threads: int | None, console: Console) -> None:

@@ -91,9 +91,9 @@ def _iteration(rows: list, bars: list, rounds: int, workers: Workers) -> None:
     problem, nothing = TrajectoryProblem(mean, cost, -limit, limit), LocalPolicy.nothing(HORIZON, STATES, COMMANDS)
     x0 = np.random.default_rng(0).uniform(-1, 1, STATES)
     start = problem.play(x0, np.zeros((HORIZON, COMMANDS)))
-    one_by_one, at_once = (SolverConfig(iterations=ITERATIONS, all_steps_at_once=at_once) for at_once in (False, True))
-    solution = ILQRSolver(problem, one_by_one, x0, start, nothing).solve()
-    along, steps = solution.trajectory, one_by_one.steps
+    default, together = SolverConfig(iterations=ITERATIONS), SolverConfig(iterations=ITERATIONS, line_search="together")
+    solution = ILQRSolver(problem, default, x0, start, nothing).solve()
+    along, steps = solution.trajectory, default.steps
     states, actions = along.states, along.actions
     local = problem.model_along(along)
     policy = local.backward(-limit - actions, limit - actions)
@@ -103,8 +103,8 @@ def _iteration(rows: list, bars: list, rounds: int, workers: Workers) -> None:
 
     works = {
         f"ms an iteration, {solution.rollouts / solution.iterations:.2g} steps tried":
-            lambda: ILQRSolver(problem, one_by_one, x0, start, nothing).solve(),
-        f"ms an iteration, {len(steps)} steps tried": lambda: ILQRSolver(problem, at_once, x0, start, nothing).solve(),
+            lambda: ILQRSolver(problem, default, x0, start, nothing).solve(),
+        f"ms an iteration, {len(steps)} steps tried": lambda: ILQRSolver(problem, together, x0, start, nothing).solve(),
         "ms, Jacobians": lambda: linearize(mean, states[:-1], actions),
         "ms, rollout of 1 step": lambda: roll_out(1),
         f"ms, rollouts of {len(steps)} steps": lambda: roll_out(len(steps)),
@@ -112,7 +112,7 @@ def _iteration(rows: list, bars: list, rounds: int, workers: Workers) -> None:
         "ms, cost": lambda: (expand_cost(cost, mean.state_space, states, actions), problem.costs(states[None], actions[None])),
     }
     seconds = _quickest(list(works.values()), rounds * REPEATS)
-    counts = [solution.iterations, ILQRSolver(problem, at_once, x0, start, nothing).solve().iterations]
+    counts = [solution.iterations, ILQRSolver(problem, together, x0, start, nothing).solve().iterations]
     seconds[:2] = (least / count for least, count in zip(seconds, counts, strict=False))
     name = f"ensemble {MEMBERS} x {len(HIDDEN)}x{HIDDEN[0]}, {STATES} states, H={HORIZON}"
     rows += [(name, what, 1e3 * least, None, None, count)
@@ -214,7 +214,7 @@ def _control(rows: list, bars: list, rounds: int, control: Control, workers: Wor
         source = EpisodeSource(robot, task.state_space, command, task.cost, task.name)
         ensemble = learned(control, source, workers)
         evaluator = SimpleNamespace(model=ensemble, cost=task.cost, dtype=torch.float64, workers=workers)
-        config = ILQRConfig(horizon=control.horizon, iterations=control.iterations, all_steps_at_once=False)
+        config = ILQRConfig(horizon=control.horizon, iterations=control.iterations)
         planner = make_planner("ilqr", evaluator, command, robot.spec.control_dt, config)
         policy = RecedingHorizonPolicy(planner, task.state_space, command, "ilqr")
         iterations: list[int] = []

@@ -132,7 +132,7 @@ def measure(size: Size, rounds: int, threads: int, full_step_first: bool = False
     x0 = np.concatenate([machine.qpos0, np.zeros(machine.nv)])
     goal = x0 + 0.1 * np.random.default_rng(0).normal(size=len(x0))
     config = ILQRConfig(horizon=horizon, iterations=ITERATIONS, feedforward_tolerance=0.0, cost_tolerance=0.0,
-                        all_steps_at_once=not full_step_first)
+                        line_search="full-first" if full_step_first else "together")
     planner = ILQR(SimulatorEvaluator(model, TrackingCost(goal, machine.nu, horizon)), box_of(machine), machine.opt.timestep, config)
     start, actions = torch.from_numpy(x0), torch.zeros(horizon, machine.nu, dtype=torch.float64)
     plan = planner.plan(start, None, torch.Generator(), initial_actions=actions)
@@ -156,7 +156,7 @@ class _Timed(SimulatorModel):
         super().__init__(*given)
         self.marks: list[tuple[str, float]] = []
 
-    def linearize(self, *given: np.ndarray) -> tuple[Tensor, Tensor]:
+    def linearize(self, *given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.marks.append(("derivatives", time.perf_counter()))
         return super().linearize(*given)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from robots.errors import ShapeError
+from dynamics.feedback_rollout import check_feedback
 from sim.simulator import kernels
 from sim.simulator.engine import Simulations, slot_of, warnings_at
 from sim.simulator.physics_space import PhysicsSpace
@@ -26,22 +26,19 @@ class ClosedLoops:
 
     def run(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray, gains: np.ndarray,
             lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `SimulatorModel.roll_out_feedback`; ShapeError for arrays that do not fit together, which compiled code does not see."""
-        (count,), horizon, space, nu = steps.shape, len(actions), self._space, self._model.nu
+        """See `SimulatorModel.roll_out_feedback`; ShapeError for arrays that do not fit together."""
+        given = {"states": states, "actions": actions, "steps": steps, "feedforward": feedforward, "gains": gains, "lower": lower,
+                 "upper": upper}
+        check_feedback(self._space, self._model.nu, x0=x0, **given)
+        count, horizon, space, nu = len(steps), len(actions), self._space, self._model.nu
         plain, rotations, readings = self._tables
-        given = {"x0": (x0, (space.nx,)), "states": (states, (horizon + 1, space.nx)), "actions": (actions, (horizon, nu)),
-                 "feedforward": (feedforward, (horizon, nu)), "gains": (gains, (horizon, nu, space.ndx)), "lower": (lower, (nu,)),
-                 "upper": (upper, (nu,))}
-        for name, (array, shape) in given.items():
-            if array.shape != shape:
-                raise ShapeError(f"roll_out_feedback: expected {name} of {shape}, got {array.shape}")
         if self._simulations is None or self._simulations.count < count:
             self._simulations = Simulations(self._model, count, self._threads)
         lived, commands = np.empty((count, horizon + 1, space.nx)), np.empty((count, horizon, nu))
         lived[:, 0] = x0
-        arrays = {name: np.ascontiguousarray(array, dtype=np.float64) for name, (array, _) in given.items() if name != "x0"}
-        arrays |= {"steps": np.ascontiguousarray(steps, dtype=np.float64), "deviation": np.empty((count, space.ndx)), "lived": lived,
-                   "commands": commands, "plain": plain, "rotations": rotations, "readings": readings}
+        arrays = {name: np.ascontiguousarray(array, dtype=np.float64) for name, array in given.items()}
+        arrays |= {"deviation": np.empty((count, space.ndx)), "lived": lived, "commands": commands, "plain": plain,
+                   "rotations": rotations, "readings": readings}
         for name, array in arrays.items():
             self._job[name] = array.ctypes.data
         self._job["horizon"] = horizon

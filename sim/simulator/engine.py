@@ -16,6 +16,9 @@ from robots.errors import ConfigurationError
 
 _MESSAGE = 500
 """Characters of an error, at most."""
+_CALLBACKS = ("passive", "control", "contactfilter", "sensor", "time", "act_dyn", "act_gain", "act_bias")
+"""What MuJoCo calls while it steps, as mujoco.set_mjcb_* names it."""
+_C_FUNCTION = ctypes.CFUNCTYPE(None).__base__
 
 
 @functools.cache
@@ -40,6 +43,16 @@ def library() -> ctypes.CDLL:
     found.mjb_stateComponent.restype, found.mjb_stateComponent.argtypes = pointer, [pointer, number, pointer]
     found.mjb_apply.restype, found.mjb_apply.argtypes = number, [pointer, pointer, number, pointer, pointer, number]
     return found
+
+
+def refuse_python_callbacks() -> None:
+    """Raise ConfigurationError where a Python function is installed as one of MuJoCo's callbacks, which its own threads cannot call."""
+    for name in _CALLBACKS:
+        callback = getattr(mujoco, f"get_mjcb_{name}")()
+        if callback is not None and not isinstance(callback, _C_FUNCTION):
+            called = getattr(callback, "__name__", type(callback).__name__)
+            raise ConfigurationError(f"mjcb_{name} is the Python function {called!r}, which MuJoCo's threads cannot call; plan without it, "
+                                     f"mujoco.set_mjcb_{name}(None), or install a C function through ctypes")
 
 
 class _Config(ctypes.Structure):
@@ -82,8 +95,9 @@ class Simulations:
     def run(self, function: int, job: np.ndarray, count: int) -> np.ndarray:
         """Call function(model, data, number, job) on the first `count` simulations; return those (n,) in which MuJoCo raised an error.
 
-        `function` is a C function's address, `job` what it is told.
+        `function` is a C function's address, `job` what it is told. ConfigurationError where a callback is a Python function.
         """
+        refuse_python_callbacks()
         failed = self._library.mjb_apply(self._batch, self._ids.ctypes.data, count, function, job.ctypes.data, 0)
         return np.flatnonzero(self._status[:count]) if failed else self._ids[:0]
 

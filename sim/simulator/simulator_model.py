@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dynamics.linearize import check_rows
 from dynamics.model import Prediction
 from dynamics.workers import checked_threads
 from robots.errors import ConfigurationError, ShapeError
 from sim.simulator.batches import Batches
 from sim.simulator.closed_loops import ClosedLoops
+from sim.simulator.engine import refuse_python_callbacks
 from sim.simulator.kernels import STEP
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.profiling_clock import stop_profiling_clock
@@ -36,7 +38,12 @@ class SimulatorModel:
     def __init__(self, model: mujoco.MjModel, space: PhysicsSpace, substeps: int, threads: int | None = None,
                  variants: Sequence[mujoco.MjModel] = (), differences: Sequence[str] = ()) -> None:
         """`variants`: models of the same layout with other masses, frictions, ...: rollouts then have one particle for each of them.
-        `differences`: how the model differs from the machine, in words."""
+        `differences`: how the model differs from the machine, in words.
+
+        ConfigurationError for a model without actuators or whose islands fall asleep, and, then and whenever it is rolled out or
+        differentiated, while a Python function is one of MuJoCo's callbacks.
+        """
+        refuse_python_callbacks()
         if substeps < 1:
             raise ConfigurationError(f"substeps: expected at least 1, got {substeps}")
         if model.nu < 1:
@@ -45,7 +52,7 @@ class SimulatorModel:
             raise ConfigurationError("SimulatorModel: in this model islands fall asleep, which rollouts that share their memory cannot do; "
                                      "plan through a copy without it: model.opt.enableflags &= ~mujoco.mjtEnableBit.mjENBL_SLEEP")
         stop_profiling_clock()
-        model, *variants = (_without_unread_sensors(m, space) for m in (model, *variants))
+        model, *variants = (_without_idle_work(m, space) for m in (model, *variants))
         self.state_space, self.nu = space, model.nu
         self.variants, self.differences = tuple(variants), tuple(differences)
         self.substeps, self.threads = substeps, checked_threads(threads)
@@ -99,7 +106,7 @@ class SimulatorModel:
         self.periods += len(steps) * len(actions)
         return self._closed_loops.run(x0, states, actions, steps, feedforward, gains, lower, upper)
 
-    def linearize(self, x: Tensor | np.ndarray, u: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    def linearize(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return A (T, ndx, ndx) and B (T, ndx, nu) float64 of one period from x (T, nx) under u (T, nu), on the tangent.
 
         Forward differences: MuJoCo's own of every physics step, one after the other by the chain rule, where it makes any of this model
@@ -107,13 +114,9 @@ class SimulatorModel:
         is stepped down. Rows are NaN where the physics diverge.
         """
         x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
-        self._check(x, u)
-        if x.ndim != 2 or u.ndim != 2 or len(x) != len(u):
-            raise ShapeError("SimulatorModel.linearize: expected as many commands as states, (T, nx) and (T, nu), got "
-                             f"{x.shape} and {u.shape}")
+        check_rows(self, x, u)
         self.periods += len(x) * (1 + len(self._tangent.moved) + self.nu)
-        a, b = self._by_rollouts(x, u) if self._transitions is None else self._transitions.run(x, u)
-        return torch.from_numpy(a), torch.from_numpy(b)
+        return self._by_rollouts(x, u) if self._transitions is None else self._transitions.run(x, u)
 
     def _by_rollouts(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return A and B by a rollout for each entry that may be stepped."""
@@ -132,7 +135,7 @@ class SimulatorModel:
         a = np.tile(self._tangent.constant_rows, (count, 1, 1))
         a[:, :, moved] += slopes[:, :len(moved)].transpose(0, 2, 1) / STEP
         b = slopes[:, len(moved):].transpose(0, 2, 1) / down[:, None, :]
-        return a, b
+        return a, np.ascontiguousarray(b)
 
     def _from(self, starts: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return states (N, H, nx) from N starts (N, nx) under `actions` (N, H, nu); a buffer."""
@@ -147,6 +150,7 @@ class SimulatorModel:
                              f"{x.shape[-1]} and {u.shape[-1]}")
 
     def _buffers(self, count: int, horizon: int, variants: Sequence[mujoco.MjModel] = ()) -> Batches:
+        refuse_python_callbacks()
         key = (count, horizon)
         batches = self._batches.pop(key, None)
         if batches is None or batches.variants != len(variants):
@@ -157,13 +161,19 @@ class SimulatorModel:
         return batches
 
 
-def _without_unread_sensors(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjModel:
-    """Return the model, or where no reading is a sensor's a copy that does not compute any: the motion is the same, a humanoid's step a
-    tenth quicker."""
-    if "sensordata" in space.fields:
+def _without_idle_work(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjModel:
+    """Return the model, or a copy that leaves out what changes no bit of the motion: sensors that no reading is of (a tenth of a
+    humanoid's step), and the search for islands of constraints where all that moves is one tree, which is one island (a tenth again).
+    """
+    off = 0
+    if "sensordata" not in space.fields:
+        off |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+    if model.ntree == 1:
+        off |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    if not off:
         return model
     model = copy.copy(model)
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+    model.opt.disableflags |= off
     return model
 
 
@@ -185,7 +195,7 @@ class _Step(torch.autograd.Function):
         x, u, y = ctx.saved_tensors
         space, batch = ctx.model.state_space, upstream.shape[:-1]
         wide_x, wide_u = x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]), u.expand(*batch, u.shape[-1]).reshape(-1, u.shape[-1])
-        a, b = ctx.model.linearize(wide_x.double().numpy(), wide_u.double().numpy())
+        a, b = (torch.from_numpy(found) for found in ctx.model.linearize(wide_x.double().numpy(), wide_u.double().numpy()))
         with torch.enable_grad():
             still = torch.zeros(len(wide_x), space.ndx, dtype=y.dtype, requires_grad=True)
             moved = space.integrate(y.reshape(-1, y.shape[-1]).detach(), still)

@@ -35,7 +35,7 @@ class Transitions:
 
     @staticmethod
     def know(model: mujoco.MjModel) -> bool:
-        """Return whether MuJoCo differentiates this model so (not with Runge-Kutta, sleep or delays)."""
+        """Return whether MuJoCo differentiates this model so (not with Runge-Kutta or delays)."""
         try:
             mujoco.mjd_transitionFD(model, mujoco.MjData(model), kernels.STEP, False, None, None, None, None)
         except mujoco.FatalError:

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dynamics.ensemble_mean import EnsembleMean
+from dynamics.fused_mean import mean_kernel
 from dynamics.neural_ensemble import EnsembleConfig, NeuralEnsemble
 from dynamics.state_space import Channel, StateSpace
 from dynamics.workers import Workers
@@ -45,12 +47,12 @@ def ensemble() -> NeuralEnsemble:
     return ensemble
 
 
-def plans_of(ensemble: NeuralEnsemble, threads: int, all_steps_at_once: bool) -> list[Plan]:
+def plans_of(ensemble: NeuralEnsemble, threads: int, **config: str) -> list[Plan]:
     """Return three plans, each warm from the one before."""
     workers = Workers(threads)
     try:
         evaluator = PlanEvaluator(ensemble, Upright(), EvaluationConfig(propagation="E", particles=1, kernel="torch"), workers)
-        planner = make_planner("ilqr", evaluator, BOX, DT, ILQRConfig(horizon=HORIZON, iterations=5, all_steps_at_once=all_steps_at_once))
+        planner = make_planner("ilqr", evaluator, BOX, DT, ILQRConfig(horizon=HORIZON, iterations=5, **config))
         plans: list[Plan] = []
         for _ in range(3):
             plans.append(planner.plan(X0, plans[-1] if plans else None, torch.Generator()))
@@ -59,17 +61,27 @@ def plans_of(ensemble: NeuralEnsemble, threads: int, all_steps_at_once: bool) ->
         workers.close()
 
 
-@pytest.mark.parametrize("all_steps_at_once", [True, False])
-def test_plans_are_the_same_bits_at_any_number_of_threads(ensemble, all_steps_at_once):
-    one, two = (plans_of(ensemble, threads, all_steps_at_once) for threads in (1, 2))
+@pytest.mark.parametrize("line_search", ["full-first", "together"])
+def test_plans_are_the_same_bits_at_any_number_of_threads(ensemble, line_search):
+    one, two = (plans_of(ensemble, threads, line_search=line_search) for threads in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert first.status is second.status and first.cost == second.cost
         for name in ("actions", "states", "gains"):
             assert torch.equal(getattr(first, name), getattr(second, name))
 
 
+def test_the_full_step_is_tried_alone_where_rollouts_are_compiled(ensemble):
+    default, first, together = (plans_of(ensemble, 2, line_search=kind) for kind in ("auto", "full-first", "together"))
+    compiled, by_torch = (EnsembleMean(ensemble, compiled=compiled).lone_rollouts_pay for compiled in (True, False))
+    assert compiled == (mean_kernel() is not None) and not by_torch
+    expected = first if compiled else together
+    for plan, same in zip(default, expected, strict=True):
+        assert plan.report.samples == same.report.samples and torch.equal(plan.actions, same.actions)
+    assert first[0].report.samples < together[0].report.samples
+
+
 def test_plans_lower_the_cost_and_their_states_follow_from_the_model(ensemble):
-    plan = plans_of(ensemble, 2, True)[-1]
+    plan = plans_of(ensemble, 2)[-1]
     assert plan.status in (PlanStatus.CONVERGED, PlanStatus.ITERATIONS)
     torch.testing.assert_close(plan.states[1:], ensemble.step(plan.states[:-1], plan.actions).detach(), atol=1e-5, rtol=0)
     still = torch.zeros(HORIZON, 2, dtype=torch.float64)

@@ -172,6 +172,11 @@ def test_a_warm_start_is_worth_a_search(name, build, lived_cost):
     assert warm < cold
 
 
+def test_a_deadline_that_is_no_number_is_refused(name, build):
+    with pytest.raises(ConfigurationError, match=r"deadline.*nan"):
+        build(name, **QUICK[name]).plan(X0, None, seeded(), deadline=math.nan)
+
+
 def test_single_periods_work_and_active_limits_are_reported(name, build):
     single = {key: value for key, value in QUICK[name].items() if key != "hold"} | {"horizon": 1}
     plan = build(name, **single).plan(X0, None, seeded())

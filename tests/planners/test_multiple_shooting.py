@@ -234,6 +234,25 @@ def test_plans_repeat_and_nothing_is_hidden(linear_quadratic):
         torch.set_num_threads(threads)
 
 
+def test_what_is_on_a_limit_is_told_by_the_range_not_by_the_unit():
+    """Commands of thousands: IPOPT comes as near to their limits as its tolerance, which is some 1e-5 of the unit here, and not nearer."""
+    unit = 1e4
+    space = StateSpace([Channel("q", ("p",), (0,))])
+    model = TorchModel(space, lambda x, u: u / unit)
+
+    class Reach(Cost):
+        def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:
+            return {"effort": 1e-3 * (u[..., 0] / unit) ** 2}
+
+        def terminal(self, x: Tensor) -> Tensor:
+            return (x[..., 0] - 1.0) ** 2
+
+    for kind, config in ((MultipleShooting, MultipleShootingConfig(horizon=4)), (ILQR, ILQRConfig(horizon=4))):
+        far, near = (kind(Judge(model, Reach()), command(limit * unit), DT, config).plan(torch.zeros(1), None, generator())
+                     for limit in (0.1, 1.0))
+        assert far.report.active_limits == (True,) and near.report.active_limits == (False,)
+
+
 def test_a_warm_start_takes_no_more_iterations_to_the_same_plan():
     judge, config = Judge(pendulum(), UprightCost()), MultipleShootingConfig(horizon=40)
     planner = MultipleShooting(judge, command(15.0), DT, config)
@@ -263,9 +282,8 @@ def test_bad_questions_are_refused(linear_quadratic, monkeypatch, QuadraticCost)
             linear_quadratic(**change)
     with pytest.raises(UnknownNameError, match="p, v"):
         linear_quadratic(goal=(("q", 1.0),))
-    turning = StateSpace([Channel("q", tuple("wxyz"), (0, 1, 2, 3), Kind.QUATERNION)])
-    with pytest.raises(ConfigurationError, match="rotation"):
-        MultipleShooting(Judge(TorchModel(turning, lambda x, u: u), QuadraticCost()), command(1.0), 0.1, MultipleShootingConfig())
+    with pytest.raises(ConfigurationError, match=r"deadline.*nan"):
+        planner.plan(X0, None, generator(), deadline=math.nan)
     with pytest.raises(ConfigurationError, match="survival"):
         linear_quadratic(cost=QuadraticCost(survives=0.9))
     monkeypatch.setitem(sys.modules, "casadi", None)

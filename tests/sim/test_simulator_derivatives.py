@@ -79,11 +79,11 @@ def test_derivatives_are_central_differences_of_the_step():
     for entry in range(2 * space.nv + space.na):
         dx = size * torch.eye(space.ndx, dtype=torch.float64)[entry]
         ends = [model.step(space.integrate(start, sign * dx), command) for sign in (1.0, -1.0)]
-        assert torch.allclose(space.difference(ends[1], ends[0]) / (2 * size), a[:, :, entry], rtol=1e-3, atol=1e-3)
+        assert np.allclose(space.difference(ends[1], ends[0]) / (2 * size), a[:, :, entry], rtol=1e-3, atol=1e-3)
     for entry in range(model.nu):
         du = size * torch.eye(model.nu, dtype=torch.float64)[entry]
         ends = [model.step(start, command + sign * du) for sign in (1.0, -1.0)]
-        assert torch.allclose(space.difference(ends[1], ends[0]) / (2 * size), b[:, :, entry], rtol=1e-3, atol=1e-3)
+        assert np.allclose(space.difference(ends[1], ends[0]) / (2 * size), b[:, :, entry], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("options", ['integrator="RK4"', ""], ids=["whole periods", "by the chain rule"])
@@ -95,9 +95,9 @@ def test_derivatives_do_not_depend_on_threads_nor_on_what_came_before(options):
     a, b = one.linearize(x, u)
     two.linearize(x[::-1].copy(), u)
     for again in (two.linearize(x, u), one.linearize(x, u)):
-        assert torch.equal(a, again[0]) and torch.equal(b, again[1])
+        assert np.array_equal(a, again[0]) and np.array_equal(b, again[1])
     alone = two.linearize(x[3:4], u[3:4])
-    assert torch.equal(a[3:4], alone[0]) and torch.equal(b[3:4], alone[1])
+    assert np.array_equal(a[3:4], alone[0]) and np.array_equal(b[3:4], alone[1])
 
 
 def test_contacts_are_differentiated_the_same_way_at_any_thread_count_and_size():
@@ -108,7 +108,8 @@ def test_contacts_are_differentiated_the_same_way_at_any_thread_count_and_size()
     x = np.concatenate([x0[None], one.rollouts(x0, actions[None])[0, 0, :-1]])
     a, b = one.linearize(x, actions)
     again_a, again_b = two.linearize(x, actions)
-    assert torch.equal(a, again_a) and torch.equal(b, again_b) and torch.equal(a[5:6], one.linearize(x[5:6], actions[5:6])[0])
+    assert np.array_equal(a, again_a) and np.array_equal(b, again_b)
+    assert np.array_equal(a[5:6], one.linearize(x[5:6], actions[5:6])[0])
 
 
 def test_what_mujoco_does_not_differentiate_is_differentiated_all_the_same():
@@ -118,7 +119,7 @@ def test_what_mujoco_does_not_differentiate_is_differentiated_all_the_same():
     assert Transitions.know(implicit)
     x, u = np.array([[0.1, 0.7, -0.3, 2.0]]), np.array([[0.3]])
     (a, b), (near_a, near_b) = (SimulatorModel(machine, PhysicsSpace(machine), 1, 1).linearize(x, u) for machine in (runge_kutta, implicit))
-    assert torch.allclose(a, near_a, atol=0.02) and torch.allclose(b, near_b, atol=0.02) and not torch.equal(a, near_a)
+    assert np.allclose(a, near_a, atol=0.02) and np.allclose(b, near_b, atol=0.02) and not np.array_equal(a, near_a)
 
 
 @pytest.mark.parametrize("options", ['integrator="RK4"', ""], ids=["whole periods", "by the chain rule"])
@@ -130,8 +131,8 @@ def test_where_the_physics_diverge_derivatives_are_no_numbers_and_the_others_sta
     wild[1, model.state_space.nq] = 1e12
     again, b = model.linearize(wild, u)
     moved = model.state_space.ndx - 8
-    assert again[1, :, :moved].isnan().all() and b[1].isnan().all()
-    assert torch.equal(again[[0, 2]], a[[0, 2]])
+    assert np.isnan(again[1, :, :moved]).all() and np.isnan(b[1]).all()
+    assert np.array_equal(again[[0, 2]], a[[0, 2]])
 
 
 def test_a_command_at_its_upper_limit_is_stepped_down_and_beyond_it_does_nothing():
@@ -139,4 +140,4 @@ def test_a_command_at_its_upper_limit_is_stepped_down_and_beyond_it_does_nothing
     model, x = SimulatorModel(machine, PhysicsSpace(machine), 2, 1), np.array([[0.1, 0.7, -0.3, 2.0]] * 3)
     limit = machine.actuator_ctrlrange[0, 1]
     _, b = model.linearize(x, np.array([[limit], [limit - 1e-4], [limit + 1.0]]))
-    assert np.allclose(b[0], b[1], rtol=1e-3, atol=1e-8) and b[0].abs().max() > 0.01 and not b[2].any()
+    assert np.allclose(b[0], b[1], rtol=1e-3, atol=1e-8) and np.abs(b[0]).max() > 0.01 and not b[2].any()

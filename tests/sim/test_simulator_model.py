@@ -116,7 +116,7 @@ def test_a_command_at_its_limit_is_stepped_down():
     model, x = simulator(CARTPOLE), np.array([[0.1, 0.7, -0.3, 2.0]] * 2)
     limit = CARTPOLE.load().actuator_ctrlrange[0, 1]
     _, b = model.linearize(x, np.array([[limit], [limit - 1e-4]]))
-    assert np.allclose(b[0], b[1], rtol=1e-3, atol=1e-8) and b[0].abs().max() > 0.01
+    assert np.allclose(b[0], b[1], rtol=1e-3, atol=1e-8) and np.abs(b[0]).max() > 0.01
 
 
 def test_gradients_are_the_finite_differences_also_on_rotations():
@@ -125,7 +125,7 @@ def test_gradients_are_the_finite_differences_also_on_rotations():
     space = model.state_space
     goal = torch.from_numpy(np.concatenate([x0[:3] + 0.1, x0[3:]]))
     space.difference(goal, model.step(x, u)).square().sum().backward()
-    a, b = model.linearize(x.detach(), u.detach().expand(2, 2))
+    a, b = (torch.from_numpy(found) for found in model.linearize(x.detach().numpy(), u.detach().expand(2, 2).numpy()))
     slope = 2 * space.difference(goal, model.step(x.detach(), u.detach()))
     assert torch.allclose(u.grad, torch.einsum("nij,ni->j", b, slope), atol=1e-3)
     dx = 1e-5 * torch.from_numpy(draws(space.ndx))
@@ -191,7 +191,7 @@ def test_bad_input_is_refused_in_words():
     model = simulator(CARTPOLE)
     with pytest.raises(ShapeError, match="states of 4"):
         model.step(torch.zeros(3, 5), torch.zeros(3, 1))
-    with pytest.raises(ShapeError, match="as many commands as states"):
+    with pytest.raises(ShapeError, match=r"linearize: expected states and commands"):
         model.linearize(np.zeros((3, 4)), np.zeros((1, 1)))
     drowsy = CARTPOLE.load()
     drowsy.opt.enableflags |= int(mujoco.mjtEnableBit.mjENBL_SLEEP)
@@ -226,3 +226,15 @@ def test_what_a_plan_pays_is_what_the_task_pays(name):
             elif name != "half-cheetah":  # it pays the mean velocity over the period, the plan that at its end
                 own = torch.from_numpy(task.state_space.state(observation))
                 assert float(problem.cost.running(after, applied)) == pytest.approx(float(task.cost.running(own, applied)))
+
+
+def test_a_search_for_islands_that_changes_no_bit_is_left_out():
+    apart = mujoco.MjModel.from_xml_string("""
+        <mujoco><worldbody>
+          <body pos="0 0 1"><freejoint/><geom size="0.1"/></body>
+          <body pos="0 0 2"><joint name="hinge"/><geom size="0.1" pos="0.2 0 0"/></body>
+        </worldbody><actuator><motor joint="hinge"/></actuator></mujoco>""")
+    flag = int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+    assert simulator(CHEETAH)._model.opt.disableflags & flag  # the first test above: bit for bit
+    assert not SimulatorModel(apart, PhysicsSpace(apart), 1, 1)._model.opt.disableflags & flag
+    assert not apart.opt.disableflags & flag and not CHEETAH.load().opt.disableflags & flag

@@ -1,0 +1,26 @@
+"""The convex part of a quadratic cost: what stays of it when no direction is allowed to bend down."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def convex_part(hessians: np.ndarray) -> np.ndarray:
+    """Return the positive semidefinite matrices (T, n, n) that are next to symmetric `hessians` (T, n, n) in the Frobenius norm.
+
+    Negative eigenvalues become zero (Higham 1988). Where some matrix is not finite they are returned as they are.
+    """
+    if not np.isfinite(hessians).all():
+        return hessians
+    n = hessians.shape[-1]
+    convex = np.zeros_like(hessians)
+    pattern = (hessians != 0.0).any(axis=0) & ~np.eye(n, dtype=bool)
+    coupled = np.flatnonzero(pattern.any(axis=0))
+    alone = np.setdiff1d(np.arange(n), coupled)
+    convex[:, alone, alone] = np.maximum(hessians[:, alone, alone], 0.0)
+    if len(coupled):
+        block = np.ix_(range(len(hessians)), coupled, coupled)
+        values, vectors = np.linalg.eigh(hessians[block])
+        part = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
+        convex[block] = 0.5 * (part + part.swapaxes(-1, -2))
+    return convex
