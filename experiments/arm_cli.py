@@ -145,6 +145,9 @@ class Deploy:
     """Write the summary's figures here."""
     yes: bool = False
     """Do not wait for Enter."""
+    asynchronous: bool = False
+    """For runs that plan: plan in a process beside the arm, which does not wait. Plans are made for where it will be once they are ready,
+    and may take longer than a control period; where none comes any more, the last one is followed to its end, then the arm is held."""
     threads: Threads = None
     """Cores to plan with."""
 

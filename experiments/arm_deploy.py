@@ -24,14 +24,14 @@ from hw_bridge.client import BridgeClient, BridgeProcess
 from hw_bridge.recorder.read_log import read_log
 from hw_bridge.recorder.summary import LogSummary, summarise
 from hw_bridge.safety.config import SafetyConfig
-from robots.errors import ConfigurationError, HardwareError
+from robots.errors import ConfigurationError, HardwareError, NumericalError
 
 if TYPE_CHECKING:
     from experiments.arm_cli import Deploy
 
 
 def deploy_command(options: Deploy) -> int:
-    """Let a policy act; 1 where the arm or its wire failed, 130 after Ctrl-C."""
+    """Let a policy act; 1 where the arm, its wire or the planning failed, 130 after Ctrl-C."""
     if options.certificate is None:
         raise ConfigurationError("nothing moves without a certificate; make one with: reflexarc check --policy "
                                  f"{options.policy} --robot {options.robot} --address {options.address}{_calibration(options)}, then "
@@ -39,7 +39,8 @@ def deploy_command(options: Deploy) -> int:
     certificate = Certificate.load(options.certificate)
     settings = ArmSettings(options.robot, options.address, calibration=options.calibration, speed=certificate.speed,
                            patience=certificate.patience)
-    policy = arm_policy(options.policy, settings.robot, options.threads, EpisodeStore(options.keep) if options.keep else None)
+    policy = arm_policy(options.policy, settings.robot, options.threads, EpisodeStore(options.keep) if options.keep else None,
+                        options.asynchronous)
     arm = settings.arm()
     safety = settings.careful(policy.safety())
     deployment = settings.deployment(arm, safety, policy.hash)
@@ -101,7 +102,7 @@ def _live(console: Console, client: BridgeClient, safety: SafetyConfig, policy: 
         except KeyboardInterrupt as stop:
             console.print("stopping: the arm brakes and is held")
             code = EXIT_CODE if isinstance(stop, Terminated) else 130
-        except HardwareError as error:
+        except (HardwareError, NumericalError) as error:
             console.print(f"the deployment ended: {error}", highlight=False, markup=False)
             code = 1
         finally:

@@ -15,6 +15,7 @@ import numpy as np
 
 from episodes.store import EpisodeStore
 from experiments.arm_distil import kept_reflex, reach_at_servo_rate
+from experiments.arm_reach_beside import planning_beside, planning_words
 from experiments.arm_reaching import at_servo_rate, bridge_config
 from experiments.arm_robots import CLIENTS
 from experiments.arm_run import ArmRun, reaching
@@ -24,6 +25,8 @@ from hw_bridge.pose_robot import PoseRobot
 from hw_bridge.pose_steps import PoseConfig, PoseRefused, PoseSteps
 from hw_bridge.robot import BridgeRobot
 from hw_bridge.safety.config import SafetyConfig
+from policies.asynchronous.exchange import PlanningStopped
+from policies.asynchronous.policy import AsynchronousPolicy
 from robots.arms.arm import Arm
 from robots.command import Command, CommandMode
 from robots.errors import ConfigurationError, UnknownNameError
@@ -183,9 +186,10 @@ class TipMotion:
 class ReachingRun:
     """What a run of `reflexarc reach` or `reflexarc retrain` learned: it plans through its model, to goals drawn with the seed."""
 
-    def __init__(self, run: ArmRun, threads: int | None = None, keep: EpisodeStore | None = None) -> None:
-        """`keep`: where the episodes that it lives go."""
+    def __init__(self, run: ArmRun, threads: int | None = None, keep: EpisodeStore | None = None, asynchronous: bool = False) -> None:
+        """`keep`: where the episodes that it lives go. `asynchronous`: it plans in a process of its own, while the arm goes on."""
         self.run, self._threads, self._keep, self.speed = run, threads, keep, run.config.speed
+        self._asynchronous = asynchronous
 
     @cached_property
     def hash(self) -> str:
@@ -205,13 +209,18 @@ class ReachingRun:
 
     @contextlib.contextmanager
     def acting(self, client: BridgeClient, safety: SafetyConfig) -> Iterator[Live]:
-        with reaching(self.run, client, Quiet(), self._threads) as arm:
+        with contextlib.ExitStack() as stack:
+            arm = stack.enter_context(reaching(self.run, client, Quiet(), self._threads))
+            planning = (stack.enter_context(planning_beside(self.run, arm.arm, self._threads)) if self._asynchronous
+                        else arm.learner.planning_policy(1))
 
             def live(seed: int, steps: int) -> str:
-                episodes = arm.reach([seed], steps)
+                episodes = arm.reach([seed], steps, planning)
                 if self._keep is not None:
                     self._keep.append(episodes[0])
-                return f"{1e3 * float(arm.final_errors(episodes)[0]):.1f} mm from the goal at the end"
+                if isinstance(planning, AsynchronousPolicy) and planning.report.stopped:
+                    raise PlanningStopped(planning.report.stopped)
+                return f"{1e3 * float(arm.final_errors(episodes)[0]):.1f} mm from the goal at the end; {planning_words(planning)}"
 
             yield live
 
@@ -240,16 +249,24 @@ class DistilledRun(ReachingRun):
 FIRST_MOTIONS: dict[str, ArmPolicy] = {"hold": FirstMotion(0.0, 5.0), "swing": FirstMotion(0.1, 4.0), "tip": TipMotion(0.03, 4.0)}
 
 
-def arm_policy(name: str, robot: str, threads: int | None = None, keep: EpisodeStore | None = None) -> ArmPolicy:
-    """Return the policy called `name`: a first motion or a run's folder. UserError where it is neither, or knows another robot."""
+def arm_policy(name: str, robot: str, threads: int | None = None, keep: EpisodeStore | None = None,
+               asynchronous: bool = False) -> ArmPolicy:
+    """Return the policy called `name`: a first motion or a run's folder. UserError where it is neither, knows another robot, or is to plan
+    beside the arm and does not plan.
+    """
+    no_planner = f"--asynchronous: {name} does not plan; leave it out, or name the folder of a run that learned to reach"
     if name in FIRST_MOTIONS:
+        if asynchronous:
+            raise ConfigurationError(no_planner)
         return FIRST_MOTIONS[name]
     if not Path(name).is_dir():
         raise UnknownNameError("policy", name, FIRST_MOTIONS, hint="or the folder of a run that learned to reach, as in runs/NAME")
     run = ArmRun.open(Path(name))
     if run.config.robot != robot:
         raise ConfigurationError(f"{name} learned on {run.config.robot!r}, not on {robot!r}: its model knows another arm")
-    policy = (DistilledRun if run.config.distilled else ReachingRun)(run, threads, keep)
+    if asynchronous and run.config.distilled:
+        raise ConfigurationError(no_planner)
+    policy = (DistilledRun if run.config.distilled else ReachingRun)(run, threads, keep, asynchronous)
     if ReachingRun.safety(policy).fingerprint() != run.config.safety:
         raise ConfigurationError(f"{name} learned under other safety rules or another compliance than this version's: to its model the arm "
                                  f"would be another. Learn again: reflexarc reach --robot {robot}")

@@ -150,6 +150,8 @@ def _imagined_starts(arm: Arm, config: ArmReachingConfig, episodes: Sequence[Epi
 
 def gate_of(model: LearnedModel, episodes: Sequence[Episode], config: GateConfig) -> UncertaintyGate:
     """Return a gate that takes for usual what the model is unsure of in `episodes`."""
+    if not episodes:
+        raise ConfigurationError("gate: expected at least one lived episode to learn from what is usual, got none")
     x, u = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*((e.x[:-1], e.applied) for e in episodes), strict=True))
     return UncertaintyGate(model, usual_spread(model, x, u, config), config)
 
@@ -181,11 +183,12 @@ class ArmReaching:
 
     def gate(self) -> UncertaintyGate:
         """Return a gate that takes for usual what the model is unsure of where it has been."""
-        return gate_of(self.learner.model, list(self.learner.episodes.values()), self.config.gate)
+        lived = list(self.learner.episodes.values()) or list(self.learner.store)  # a model trained anew has lived no trial of its own
+        return gate_of(self.learner.model, lived, self.config.gate)
 
-    def reach(self, seeds: Sequence[int], steps: int = 40) -> list[Episode]:
-        """Reach for the goals that `seeds` draw, without learning, and return what was lived."""
-        policy = gated(self.learner.planning_policy(1), self.gate(), self.robot)
+    def reach(self, seeds: Sequence[int], steps: int = 40, planning: Policy | None = None) -> list[Episode]:
+        """Reach for the goals that `seeds` draw, without learning, and return what was lived. `planning`: what plans; None: the learner."""
+        policy = gated(self.learner.planning_policy(1) if planning is None else planning, self.gate(), self.robot)
         return [run_episode(self._source, policy, steps, seed=seed, trial=i, provenance=policy.provenance) for i, seed in enumerate(seeds)]
 
     def distil(self, progress: Progress = lambda done, planned: None) -> tuple[NeuralPolicy, DistillationReport]:

@@ -38,8 +38,8 @@ class PlanningAhead:
     def __init__(self, policy: RecedingHorizonPolicy, model: DynamicsModel, control_dt: float) -> None:
         self.policy, self.provenance = policy, policy.provenance
         self._model, self._control_dt = model, control_dt
-        self.late = 0
-        """Plans since `reset` that were not ready when their period began."""
+        self.late = self.plans = 0
+        """Plans since `reset` that were not ready when their period began, and all that were made ahead."""
         self.plan_seconds: float | None = None
         """Time that went into the command of the last `act` [s]; None where a plan was played on."""
         self._next: Command | None = None
@@ -49,7 +49,7 @@ class PlanningAhead:
         with contextlib.suppress(NumericalError):
             self.policy.act_in(torch.zeros(self._model.state_space.nx, dtype=torch.float64))
         self.policy.reset(seed)
-        self.late, self.plan_seconds = 0, None
+        self.late, self.plans, self.plan_seconds = 0, 0, None
         self._next = None
 
     def act(self, observation: Observation) -> Command:
@@ -66,3 +66,4 @@ class PlanningAhead:
         x, u = self.policy.state(observation).float(), torch.as_tensor(applied.values.copy()).float()
         self._next = self.policy.act_in(self._model.predict(x, u).mean)
         self.late += time.perf_counter() - began > self._control_dt
+        self.plans += 1

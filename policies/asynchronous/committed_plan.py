@@ -100,6 +100,19 @@ class Way:
         """The way of no periods from x (nx,): a plan is to begin at once."""
         return cls(np.zeros((0, nu)), x[None], np.zeros((0, nu, space.ndx)))
 
+    def joining(self, actions: np.ndarray, states: np.ndarray | None, gains: np.ndarray | None, periods: int) -> Way:
+        """Return the way that goes along another plan, of `actions` (H, nu), `states` (H + 1, nx) and `gains` (H, nu, ndx), from that one's
+        beginning on, which lies `periods` before the way's end; never in the first period, which is lived already.
+        """
+        joined = Way(self.actions.copy(), self.states.copy(), self.gains.copy())
+        begins = len(self.actions) - periods
+        for period in range(max(begins, 1), len(self.actions)):
+            step = period - begins
+            joined.actions[period], joined.gains[period] = actions[min(step, len(actions) - 1)], 0.0
+            if step < len(actions) and gains is not None and states is not None:
+                joined.states[period], joined.gains[period] = states[step], gains[step]
+        return joined
+
 
 def way_along(plans: Sequence[CommittedPlan], now_ns: int, x: np.ndarray, applied: np.ndarray, periods: int, space: StateSpace) -> Way:
     """Return the way from x (nx,) at `now_ns` [ns] over `periods`, the first of them under the command `applied` (nu,), then along `plans`,

@@ -12,7 +12,7 @@ from robots.errors import NumericalError, ReflexarcError
 
 
 class PlanningStopped(NumericalError):
-    """There is nothing to act on any more: the planner died, raised, or is so slow that its last plan is spent."""
+    """There is nobody who plans any more, or nothing to act on: the planner died or raised, or its last plan is spent."""
 
 
 def error_words(error: Exception) -> str:
@@ -32,6 +32,12 @@ class PlanRequest:
     """Periods between the beginnings of the last plan and of this one."""
     seed: int | None = None
     """A new episode begins: forget the last plan, and draw from this seed."""
+    number: int = 0
+    """Of this request; a policy counts from 1 on."""
+    after: int = 0
+    """0, or an offer: number of the request whose plan, which nobody knows yet, the way goes along as soon as it begins."""
+    begin_by_ns: int = 0
+    """Of an offer: later than this it is not worth beginning, since its plan would not be ready in time [ns, the host's clock]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +60,16 @@ class PlanAnswer:
     """The planner's status, or what happened to it."""
     broken: bool = False
     """Whether the planner raised an error, which the next request would raise again."""
+    goes_on: int = 0
+    """Number of the offer that the planner goes on with at once; 0: it waits for a request."""
 
     @property
     def seconds(self) -> float:
         """Time spent on the way and the plan [s]."""
         return (self.finished_ns - self.started_ns) * 1e-9
+
+
+def following(offer: PlanRequest | None, made: PlanRequest, answer: PlanAnswer, now_ns: int) -> PlanRequest | None:
+    """Return the offer if a planner that just `made` the plan in `answer` is to go on with it at `now_ns` [ns], else None."""
+    fits = offer is not None and offer.after == made.number and now_ns <= offer.begin_by_ns and not answer.broken
+    return offer if fits else None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,24 +15,15 @@ from policies.asynchronous.config import AsynchronousConfig
 from policies.asynchronous.delay import DelayEstimate
 from policies.asynchronous.exchange import PlanAnswer, PlanningStopped, PlanRequest
 from policies.asynchronous.report import ADVICE, AsynchronousReport
+from policies.asynchronous.requests import Asked, Requests
 from policies.asynchronous.worker import PlanWorker
 from robots.command import Command, CommandSpec
 from robots.observation import Observation
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """A request that is out."""
-
-    start_ns: int
-    """When its plan is to begin."""
-    observed_ns: int
-    begun_ns: int
-    """When the period began whose state was handed over, and ..."""
-    sent_ns: int
-    """... when it was; both on the host's clock."""
+SILENT_FROM = 3.0
+"""Times that a plan usually takes, or periods where it takes less, after which a planner that does not answer is told of."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +40,10 @@ class AsynchronousPolicy:
     """Acts on a committed plan, with its feedback where it has any, and never waits for the next: that is made by `worker` meanwhile, for
     the state to which the commands decided on lead until it is ready.
 
-    `act` waits twice only: for the first plan, while the robot is at rest, and where the delay is declared. It raises
-    PlanningStopped where the worker died or raised, and where a plan is spent. It reads time from the observations; the host's clock
-    measures how long plans take. A loop that knows `PlansAhead` tells it what was applied; otherwise what was commanded counts.
+    `act` waits twice only: for the first plan, while the robot is at rest, and where the delay is declared. Where the planner died,
+    raised or is silent, the plan in hand is followed to its end; there PlanningStopped is raised, unless `when_spent` says otherwise.
+    It reads time from the observations; the host's clock measures how long plans take. A loop that knows `PlansAhead` tells it what was
+    applied; otherwise what was commanded counts.
     """
 
     def __init__(self, worker: PlanWorker, state_space: StateSpace, command: CommandSpec, control_dt: float, provenance: str,
@@ -60,17 +51,17 @@ class AsynchronousPolicy:
         """`control_dt`: the planner's and the robot's control period [s]. `clock`: the host's, which the worker's answers are stamped
         with [ns]. Who made the worker closes it."""
         self.provenance, self.config = provenance, config
-        self._worker, self._space, self._command, self._clock = worker, state_space, command, clock
+        self._space, self._command, self._clock = state_space, command, clock
+        self._requests = Requests(worker, clock)
         self._control_dt, self._period_ns = control_dt, round(control_dt * 1e9)
         self._delays = DelayEstimate(config.quantile, config.window)
-        self._asked: _Asked | None = None
         self._start_over(0)
 
     def reset(self, seed: int) -> None:
         """Begin an episode: throw away the plan in the making, and learn, the first time, what a plan takes. This is the time for it: no
         robot waits for a command yet.
         """
-        if self._asked is not None:
+        while self._requests.at_work is not None:
             self._wait()
         self._start_over(seed)
         if self.config.delay_periods is None:
@@ -79,39 +70,33 @@ class AsynchronousPolicy:
     def act(self, observation: Observation) -> Command:
         stamp, x = observation.stamp_ns, self._space.state(observation)
         unheard = None if self._told else self._acted  # the loop said nothing of the last command
-        with self._its_end_noted():
+        try:
             if not self._plans:
                 self._begin(stamp, x)
             begun = self._clock()
             self._collect(stamp)
             values = self._decide(stamp, x)
-            self._acted, self._told = _Acted(stamp, begun, x, values), False
-            if unheard is not None:
-                self._hand_over(values)
+        except PlanningStopped as error:
+            self.report.stopped = str(error)
+            raise
+        self._acted, self._told = _Acted(stamp, begun, x, values), False
+        if unheard is not None:
+            self._hand_over(values)
         return Command(self._command.mode, values)
 
     def ahead(self, observation: Observation, applied: Command) -> None:
         """Hand the state over, now that it is known what acts on it; returns at once where the delay is measured."""
         self._told = True
-        with self._its_end_noted():
-            self._hand_over(applied.values)
-
-    @contextlib.contextmanager
-    def _its_end_noted(self) -> Iterator[None]:
-        try:
-            yield
-        except PlanningStopped as error:
-            self.report.stopped = str(error)
-            raise
+        self._hand_over(applied.values)
 
     def _start_over(self, seed: int) -> None:
-        self._seed, self._asked = seed, None
+        self._seed = seed
         self._plans: list[CommittedPlan] = []
         """The one in use, then those that are to begin."""
         self._acted: _Acted | None = None
         self._told = True
         self._newest_start_ns = 0
-        self._warned = False
+        self._warned = self._silent = False
         self._trouble = ""
         self.report = AsynchronousReport(self._control_dt)
         self.plan_seconds: float | None = None
@@ -120,7 +105,7 @@ class AsynchronousPolicy:
 
     def _rehearse(self) -> None:
         """Make plans that nobody acts on, from no state in particular. What the first one compiles and allocates is not counted, nor are
-        those without actions, which may end early.
+        those without actions, which may end early. Acting on one, too, takes far longer the first time.
         """
         missing = self.config.rehearsals - len(self._delays)
         if missing <= 0:
@@ -137,6 +122,10 @@ class AsynchronousPolicy:
             if seed is None and answer.actions is not None:
                 self._delays.add(self._clock() - sent)
             seed = None
+        if answer.actions is not None:
+            plan = self._committed(answer, 0, 0)
+            plan.command_for(0, x, self._space, self._command)
+            way_along([plan], 0, x, still, min(2, len(plan.actions)), self._space)
         self.report = AsynchronousReport(self._control_dt)
 
     def _begin(self, stamp: int, x: np.ndarray) -> None:
@@ -150,57 +139,89 @@ class AsynchronousPolicy:
 
     def _answered(self, request: PlanRequest, start_ns: int, stamp: int) -> PlanAnswer:
         """Return the answer to `request`, waiting for it."""
-        if self._asked is not None:  # waited for in vain before
+        while self._requests.at_work is not None:  # waited for in vain before
             self._wait()
         sent = self._clock()
-        self._asked = _Asked(start_ns, stamp, sent, sent)
-        self._worker.submit(request)
-        answer = self._wait()
+        self._requests.submit(request, start_ns, stamp, sent)
+        _, answer = self._wait()
         self.report.handovers += [(answer.started_ns - sent) * 1e-9, (self._clock() - answer.finished_ns) * 1e-9]
         return answer
 
-    def _wait(self) -> PlanAnswer:
-        answer = self._worker.result(self.config.patience)
-        if answer is None:
-            raise PlanningStopped(f"the planner did not answer within {self.config.patience:g} s, so nothing is commanded: {ADVICE}")
-        return self._sound(answer)
+    def _wait(self) -> tuple[Asked, PlanAnswer]:
+        ready = self._requests.answer(self.config.patience)
+        if ready is None:
+            raise PlanningStopped(f"the planner did not answer within {self.config.patience:g} s; {ADVICE}")
+        return self._sound(ready)
 
-    def _sound(self, answer: PlanAnswer) -> PlanAnswer:
-        """Return the answer to what was asked; PlanningStopped where the planner raised."""
-        self._asked = None
+    def _sound(self, ready: tuple[Asked, PlanAnswer]) -> tuple[Asked, PlanAnswer]:
+        """Return what was asked and its answer; PlanningStopped where the planner raised."""
+        _, answer = ready
         self.report.planning.append(answer.seconds)
         self.report.iterations.append(answer.iterations)
         if answer.broken:
-            raise PlanningStopped(f"the planner raised an error, so nothing is commanded: {answer.words}")
-        return answer
+            raise PlanningStopped(f"the planner raised an error: {answer.words}")
+        return ready
 
     def _collect(self, stamp: int) -> None:
-        """Take over the plan that was asked for, where it is ready."""
-        asked, declared = self._asked, self.config.delay_periods is not None
-        if asked is None:
-            return
+        """Take over the plans that were asked for and are ready."""
         middle = stamp + self._period_ns // 2
-        if declared:
-            if middle < asked.start_ns:
-                return  # by declaration the planner is still at it, however quick or without success it was
-            answer = self._wait()
-        elif (answer := self._worker.result()) is not None:
-            self._sound(answer)
-        else:
-            return
-        if not declared:
-            delay = answer.finished_ns - asked.begun_ns
+        try:
+            while not self.report.lost and (ready := self._ready(middle)) is not None:
+                self._take(*ready, middle)
+        except PlanningStopped as error:
+            self._lose(error, stamp)
+
+    def _ready(self, middle: int) -> tuple[Asked, PlanAnswer] | None:
+        at_work = self._requests.at_work
+        if at_work is None:
+            return None
+        if self.config.delay_periods is not None:
+            # before its beginning, by declaration, the planner is still at it, however quick or without success it was
+            return None if middle < at_work.start_ns else self._wait()
+        ready = self._requests.answer()
+        if ready is not None:
+            return self._sound(ready)
+        self._listen_for_silence(at_work)
+        return None
+
+    def _take(self, asked: Asked, answer: PlanAnswer, middle: int) -> None:
+        if self.config.delay_periods is None:
+            delay = asked.delay_ns(answer)
             self._delays.add(delay)
             self.report.delays.append(delay * 1e-9)
-        self.report.handovers.append((answer.started_ns - asked.sent_ns) * 1e-9)
+        if asked.offered:
+            self.report.at_once += 1
+        else:
+            self.report.handovers.append((answer.started_ns - asked.sent_ns) * 1e-9)
         self._newest_start_ns = asked.start_ns
+        self._silent = False
         if answer.actions is None:
             self._failed(answer.words)
         else:
             self._take_over(answer, asked, middle)
         self._warn_if_slow()
 
-    def _take_over(self, answer: PlanAnswer, asked: _Asked, middle: int) -> None:
+    def _lose(self, error: PlanningStopped, stamp: int) -> None:
+        """Go on without a planner; without a plan there is nothing to go on with."""
+        if not self._plans:
+            raise error
+        newest = self._plans[-1]
+        self.report.lost, self._trouble = str(error), "nobody plans any more"
+        logger.error("%s. The plan in hand is followed to its end, %.3g ms from now%s", error, max(newest.end_ns - stamp, 0) * 1e-6,
+                     "" if newest.gains is None else ", with its feedback")
+
+    def _listen_for_silence(self, at_work: Asked) -> None:
+        """Say aloud, once, that the planner takes far longer than ever before: it may have been stopped, or hang."""
+        silence, usual = self._clock() - at_work.sent_ns, max(self._delays.nanoseconds, self._period_ns)
+        if silence <= SILENT_FROM * usual:
+            return
+        self.report.silence = max(self.report.silence, silence * 1e-9)
+        if not self._silent:
+            self._silent = True
+            logger.warning("the planner has not answered for %.3g ms; its plans take %.3g ms. The plan in hand is followed to its end",
+                           silence * 1e-6, self._delays.nanoseconds * 1e-6)
+
+    def _take_over(self, answer: PlanAnswer, asked: Asked, middle: int) -> None:
         plan = self._committed(answer, asked.start_ns, asked.observed_ns)
         if plan.spent_at(middle):
             self.report.useless += 1
@@ -230,32 +251,47 @@ class AsynchronousPolicy:
         self.report.fresh += fresh
         self.report.ages.append((stamp - plan.observed_ns) * 1e-9)
         if plan.spent_at(middle):
-            if self.config.when_spent == "stop":
-                raise PlanningStopped(f"the last plan ended {(stamp - plan.end_ns) * 1e-6:.3g} ms ago and "
-                                      f"{self._trouble or 'no newer one has come'}, so nothing is commanded. {self.report.words()}. "
-                                      f"To go on: {ADVICE}")
-            self.report.held += 1
-            if self.report.held == 1:
-                logger.warning("the last plan is over and %s; its last action is held on. %s", self._trouble or "no newer one has come",
-                               self.report.words())
+            self._spent(stamp, plan)
         return plan.command_for(stamp, x, self._space, self._command)
 
+    def _spent(self, stamp: int, plan: CommittedPlan) -> None:
+        """Note that nothing is left but a plan that is over, and stop unless it is to be held on."""
+        why = self._trouble or "no newer one has come"
+        if self._silent:
+            why = f"no newer one has come: the planner has not answered for {self.report.silence:.3g} s"
+        if self.config.when_spent == "stop":
+            words = f"{self.report.words()}." + ("" if self.report.lost else f" To go on: {ADVICE}")
+            ended = max(stamp - plan.end_ns, 0) * 1e-6
+            raise PlanningStopped(f"the last plan ended {ended:.3g} ms ago and {why}, so nothing is commanded. {words}")
+        self.report.held += 1
+        if self.report.held == 1:
+            logger.warning("the last plan is over and %s; its last action is held on. %s", why, self.report.words())
+
     def _hand_over(self, applied: np.ndarray) -> None:
-        """Ask for the next plan from the newest state, if the planner is free."""
-        acted, declared = self._acted, self.config.delay_periods
-        if self._asked is not None or acted is None:
+        """Ask for the next plan from the newest state: at once if the planner is free, and else for when it is."""
+        acted, at_work, declared = self._acted, self._requests.at_work, self.config.delay_periods
+        if acted is None or self.report.lost or (at_work is not None and declared is not None):
             return
-        newest = self._plans[-1]
         periods = self._delays.periods(self._period_ns) if declared is None else declared
-        after_newest = round((newest.start_ns - acted.stamp_ns) / self._period_ns) + 1
-        periods = min(max(periods, after_newest), len(newest.actions))
+        before = self._plans[-1].start_ns if at_work is None else at_work.start_ns
+        periods = min(max(periods, round((before - acted.stamp_ns) / self._period_ns) + 1), len(self._plans[-1].actions))
         start = acted.stamp_ns + periods * self._period_ns
-        later = max(1, round((start - self._newest_start_ns) / self._period_ns))
+        # Begun later than this its plan would be ready when one made from the next state is, and be the older of the two.
+        begin_by = acted.begun_ns + periods * self._period_ns - self._delays.nanoseconds
+        if at_work is not None and begin_by < self._clock():
+            return
+        last = self._newest_start_ns if at_work is None else at_work.start_ns
         way = Way.nowhere(acted.x, self._space, self._command.nu)
         if self.config.compensate:
             way = way_along(self._plans, acted.stamp_ns, acted.x, applied, periods, self._space)
-        self._asked = _Asked(start, acted.stamp_ns, acted.begun_ns, self._clock())
-        self._worker.submit(PlanRequest(acted.x, way, later))
+        request = PlanRequest(acted.x, way, max(1, round((start - last) / self._period_ns)))
+        if at_work is not None:
+            self._requests.offer(request, start, acted.stamp_ns, acted.begun_ns, begin_by)
+            return
+        try:
+            self._requests.submit(request, start, acted.stamp_ns, acted.begun_ns)
+        except PlanningStopped as error:
+            self._lose(error, acted.stamp_ns)
 
     def _warn_if_slow(self) -> None:
         if not self._warned and self.report.too_slow:

@@ -32,12 +32,18 @@ class AsynchronousReport:
     """Every period: how long ago the state was observed that the plan in use was made from."""
     fresh: int = 0
     """Periods in which a plan began."""
+    at_once: int = 0
+    """Plans that the planner began within a period, as soon as the one before was done."""
     late: list[int] = field(default_factory=list)
     """Plans that came after their beginning: periods that were over by then."""
     useless: int = 0
     """Plans that came after their own end."""
     failures: Counter[str] = field(default_factory=Counter)
     """Plans without actions, by the planner's status."""
+    silence: float = 0.0
+    """Longest that the planner did not answer for, where that was far longer than its plans take."""
+    lost: str = ""
+    """Why nothing plans any more, and since when; empty while something does."""
     held: int = 0
     """Periods in which a spent plan's last action was held on."""
     stopped: str = ""
@@ -75,6 +81,10 @@ class AsynchronousReport:
             parts.append(f"{self.useless} came after their own end")
         if self.failures:
             parts.append("without a plan: " + ", ".join(f"{words} ({count} times)" for words, count in self.failures.items()))
+        if self.silence:
+            parts.append(f"the planner was silent for {_ms(self.silence)}")
+        if self.lost:
+            parts.append(self.lost)
         if self.held:
             parts.append(f"in {self.held} periods a spent plan's last action was held")
         if self.too_slow:

@@ -46,8 +46,7 @@ class RequestPlanner:
             iterations = 0 if plan is None else plan.report.iterations
             return PlanAnswer(None, None, None, np.inf, iterations, started, time.monotonic_ns(), words)
         self._previous = plan
-        actions, states, gains = (None if value is None else value.double().numpy() for value in (plan.actions, plan.states, plan.gains))
-        return PlanAnswer(actions, states, gains, plan.cost, plan.report.iterations, started, time.monotonic_ns(), str(plan.status))
+        return PlanAnswer(*_arrays(plan), plan.cost, plan.report.iterations, started, time.monotonic_ns(), str(plan.status))
 
     def _plan(self, request: PlanRequest, started: int) -> Plan | None:
         """Return the planner's plan, None where the way leads out of the numbers."""
@@ -60,9 +59,16 @@ class RequestPlanner:
 
     def _at_the_beginning(self, request: PlanRequest) -> np.ndarray:
         """Return the state (nx,) where the plan is to begin."""
-        way = request.way
+        way, last = request.way, self._previous
         if not len(way.actions):
             return request.x
+        if request.after and last is not None:
+            way = way.joining(*_arrays(last), request.later)
         states, _ = roll_out_feedback(self.model, request.x, way.states, way.actions, np.zeros(1), np.zeros_like(way.actions), way.gains,
                                       self._lowest, self._highest)
         return states[0, -1]
+
+
+def _arrays(plan: Plan) -> tuple[np.ndarray | None, ...]:
+    """Return a plan's actions, states and gains, float64."""
+    return tuple(None if value is None else value.double().numpy() for value in (plan.actions, plan.states, plan.gains))

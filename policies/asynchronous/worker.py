@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
-from policies.asynchronous.exchange import PlanAnswer, PlanningStopped, PlanRequest
+from policies.asynchronous.exchange import PlanAnswer, PlanningStopped, PlanRequest, following
 from policies.asynchronous.request_planner import RequestPlanner
 from robots.errors import ConfigurationError
 
@@ -18,14 +20,18 @@ ENDING_SECONDS = 2.0
 
 
 class PlanWorker(Protocol):
-    """Answers one request at a time."""
+    """Answers one request at a time, in their order."""
 
     def submit(self, request: PlanRequest) -> None:
-        """Hand over a request and return at once; the answer to the last one was fetched before. PlanningStopped if nobody is there."""
+        """Hand over a request and return at once; who works was told of no other. PlanningStopped if nobody is there."""
+        ...
+
+    def offer(self, request: PlanRequest) -> None:
+        """Leave a request to go on with as soon as the one at work is done (`exchange.following`), in the place of the last offer."""
         ...
 
     def result(self, timeout: float = 0.0) -> PlanAnswer | None:
-        """Return the answer, None where there is none within `timeout` [s]. PlanningStopped if there never will be one."""
+        """Return the next answer, None where there is none within `timeout` [s]. PlanningStopped if there never will be one."""
         ...
 
     def close(self) -> None:
@@ -42,6 +48,9 @@ class InlineWorker:
 
     def submit(self, request: PlanRequest) -> None:
         self._answer = self._planner.answer(request)
+
+    def offer(self, request: PlanRequest) -> None:
+        """Nothing is ever at work that an offer could wait for."""
 
     def result(self, timeout: float = 0.0) -> PlanAnswer | None:
         answer, self._answer = self._answer, None
@@ -61,6 +70,7 @@ class ThreadWorker:
         """`make` is called in the thread; what it raises is raised here."""
         self._requests: queue.SimpleQueue[PlanRequest | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[PlanAnswer | Exception | None] = queue.SimpleQueue()
+        self._offer: PlanRequest | None = None
         self._thread = threading.Thread(target=self._work, args=(make,), name="reflexarc-planner", daemon=True)
         self._thread.start()
         try:
@@ -73,6 +83,9 @@ class ThreadWorker:
     def submit(self, request: PlanRequest) -> None:
         self._check_alive()
         self._requests.put(request)
+
+    def offer(self, request: PlanRequest) -> None:
+        self._offer = request
 
     def result(self, timeout: float = 0.0) -> PlanAnswer | None:
         try:
@@ -98,4 +111,7 @@ class ThreadWorker:
             return
         self._answers.put(None)
         while (request := self._requests.get()) is not None:
-            self._answers.put(planner.answer(request))
+            while request is not None:
+                answer = planner.answer(request)
+                request = following(self._offer, request, answer, time.monotonic_ns())
+                self._answers.put(replace(answer, goes_on=0 if request is None else request.number))

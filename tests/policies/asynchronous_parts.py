@@ -14,7 +14,7 @@ from dynamics.state_space import Channel, StateSpace
 from planners.cost import Cost
 from planners.plan import Plan, PlanMemory, PlanReport, PlanStatus
 from policies.asynchronous.config import AsynchronousConfig
-from policies.asynchronous.exchange import PlanAnswer, PlanRequest
+from policies.asynchronous.exchange import PlanAnswer, PlanRequest, following
 from policies.asynchronous.policy import AsynchronousPolicy
 from policies.asynchronous.request_planner import RequestPlanner
 from robots.command import Command, CommandMode, CommandSpec
@@ -128,35 +128,55 @@ class Clock:
 
 
 class TimedWorker:
-    """A worker whose n-th plan takes as long as `periods(n)` tells, n from 1 on, on the test's clock."""
+    """A worker whose n-th plan takes as long as `periods(n)` tells, n from 1 on, on the test's clock; a `deaf` one takes no offers."""
 
-    def __init__(self, planner: RequestPlanner, clock: Clock, periods: Callable[[int], float]) -> None:
-        self.planner, self.clock, self.periods = planner, clock, periods
+    def __init__(self, planner: RequestPlanner, clock: Clock, periods: Callable[[int], float], deaf: bool = False) -> None:
+        self.planner, self.clock, self.periods, self.deaf = planner, clock, periods, deaf
         self.requests: list[PlanRequest] = []
-        self.answer: PlanAnswer | None = None
+        """As they were begun."""
+        self.answers: list[PlanAnswer] = []
+        """Not fetched yet; what is at work is the last of them, until its time."""
+        self.offered: PlanRequest | None = None
 
     def submit(self, request: PlanRequest) -> None:
-        assert self.answer is None, "one request at a time"
-        self.requests.append(request)
-        taken = self.periods(len(self.requests)) * PERIOD
-        finished = self.clock.now + round(min(taken, 1e18))
-        self.answer = replace(self.planner.answer(request), started_ns=self.clock.now, finished_ns=finished)
+        assert not self.answers, "one request at a time"
+        self._begin(request, self.clock.now)
+
+    def offer(self, request: PlanRequest) -> None:
+        self._go_on()
+        if not self.deaf and self.answers and self.answers[-1].finished_ns > self.clock.now:
+            self.offered = request
 
     def result(self, timeout: float = 0.0) -> PlanAnswer | None:
-        if self.answer is None or self.answer.finished_ns > self.clock.now + timeout * 1e9:
+        self._go_on()
+        if not self.answers or self.answers[0].finished_ns > self.clock.now + timeout * 1e9:
             return None
-        self.clock.now = max(self.clock.now, self.answer.finished_ns)
-        answer, self.answer = self.answer, None
-        return answer
+        self.clock.now = max(self.clock.now, self.answers[0].finished_ns)
+        self._go_on()
+        return self.answers.pop(0)
 
     def close(self) -> None:
         pass
 
+    def _begin(self, request: PlanRequest, now: int) -> None:
+        self.requests.append(request)
+        taken = self.periods(len(self.requests)) * PERIOD
+        self.answers.append(replace(self.planner.answer(request), started_ns=now, finished_ns=now + round(min(taken, 1e18))))
 
-def timed(planner, periods, config=MEASURED):
+    def _go_on(self) -> None:
+        """Begin with what lay there when the last plan was done."""
+        while self.offered is not None and self.answers[-1].finished_ns <= self.clock.now:
+            done, offer, self.offered = self.answers[-1], self.offered, None
+            offer = following(offer, self.requests[-1], done, done.finished_ns)
+            if offer is not None:
+                self.answers[-1] = replace(done, goes_on=offer.number)
+                self._begin(offer, done.finished_ns)
+
+
+def timed(planner, periods, config=MEASURED, deaf=False):
     """A policy whose n-th plan takes `periods(n)` control periods; the first two are rehearsals, the third is the first plan."""
     clock = Clock()
-    worker = TimedWorker(RequestPlanner(planner, slider(), COMMAND), clock, periods)
+    worker = TimedWorker(RequestPlanner(planner, slider(), COMMAND), clock, periods, deaf)
     return clock, worker, AsynchronousPolicy(worker, SPACE, COMMAND, DT, "beside", config, clock)
 
 
@@ -182,6 +202,11 @@ class SleepingPlanner(CountingPlanner):
 def sleeping_planner() -> RequestPlanner:
     """Made wherever this is called."""
     return RequestPlanner(SleepingPlanner(), slider(), COMMAND)
+
+
+def law_planner() -> RequestPlanner:
+    """Plans for an unstable slider, with feedback, made wherever this is called."""
+    return RequestPlanner(LawPlanner(push=4.0, gains=True), slider(4.0), COMMAND)
 
 
 def refused_planner() -> RequestPlanner:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynamics.state_space import Channel, Kind, StateSpace
-from policies.asynchronous.committed_plan import Way
+from policies.asynchronous.committed_plan import CommittedPlan, Way
 from policies.asynchronous.config import AsynchronousConfig
 from policies.asynchronous.exchange import PlanRequest
 from policies.asynchronous.policy import AsynchronousPolicy
@@ -33,6 +33,16 @@ def test_plans_without_actions_teach_no_delay_and_are_not_tried_for_ever():
     _, worker, policy = timed(CountingPlanner(fails=range(99)), lambda n: 0.1, AsynchronousConfig(rehearsals=3))
     policy.reset(7)
     assert len(worker.requests) == 1 + 3
+
+
+def test_acting_is_rehearsed_too(monkeypatch):
+    acted = []
+    monkeypatch.setattr(CommittedPlan, "command_for", lambda plan, *_: acted.append(plan.actions[0, 0]))
+    _, _, policy = timed(CountingPlanner(), lambda n: 0.1, AsynchronousConfig(rehearsals=3))
+    policy.reset(7)
+    assert acted == [400.0], "what is done in a period was done once before the robot moves"
+    policy.reset(8)
+    assert len(acted) == 1
 
 
 def test_it_is_rehearsed_in_a_state_that_is_one():
