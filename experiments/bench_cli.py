@@ -20,12 +20,15 @@ class Bench:
     The benchmark `faults` is lived in real time, about six seconds a fault; what was lived stays in RUNS/faults, and the same command
     goes on there. It wants a quiet machine.
     The benchmark `planners` lets every planner control every machine of its ladder through the simulator, 20 ms a plan and then 64
-    rollouts a plan; every episode stays in RUNS/planners, and the same command goes on. OUT/planners.md, its table and its picture are
-    made of what is there. It wants a quiet machine too, and takes about 40 minutes a seed on two cores.
+    rollouts a plan; every episode stays in RUNS/planners, and the same command goes on, at most one episode poorer. Parts (--tasks,
+    --planners, --seed-list) may be run one by one: OUT/planners.md, its table and its picture are made of all that is there, after every
+    task, and mark what was lived with other code or elsewhere. It wants a quiet machine too, and takes about an hour a seed on two
+    cores, half of that with --skip-longer 1: trees and gradients through the simulator are slow.
 
     Examples: `reflexarc bench learn-cartpole`, `reflexarc bench memory --json memory.json`, `reflexarc bench learn`,
     `reflexarc bench learn --task reacher7 --steps 2700`, `reflexarc bench learn --task half-cheetah --seed-list 1 2`,
-    `reflexarc bench planners --seeds 1 --planners icem mppi ilqr --tasks dmc:walker-walk`.
+    `reflexarc bench planners --seeds 1 --planners icem mppi ilqr --tasks dmc:walker-walk`,
+    `reflexarc bench planners --seed-list 1 2 --skip-longer 1 --out docs`, `reflexarc bench planners --planners ilqr fddp --renew`.
     """
 
     name: tyro.conf.Positional[str]
@@ -56,11 +59,17 @@ class Bench:
     """planners: these alone."""
     budget_ms: Annotated[float | None, tyro.conf.arg(metavar="MS", help_behavior_hint="(default: 20)")] = None
     """planners: time of a plan [ms] where time is equal."""
+    skip_longer: Annotated[float | None, tyro.conf.arg(metavar="MIN", help_behavior_hint="(default: live them all)")] = None
+    """planners: where rollouts are equal, skip episodes that would take longer [min]; the page says which. Asked for again without it
+    they are lived."""
+    renew: bool = False
+    """planners: live anew what was lived with other code than today's."""
 
     def run(self) -> int:
         from experiments.bench.catalog import bench_command
         from experiments.bench.options import BenchOptions
 
         options = BenchOptions(task=self.task, seed_list=self.seed_list, steps=self.steps, runs=self.runs, out=self.out, twin=self.twin,
-                               tasks=self.tasks, planners=self.planners, budget_ms=self.budget_ms)
+                               tasks=self.tasks, planners=self.planners, budget_ms=self.budget_ms,
+                               skip_longer=self.skip_longer, renew=self.renew)
         return bench_command(self.name, self.seeds, self.json, self.threads, options)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,12 +25,19 @@ ROUNDS = 4
 """Rounds of sampling that a budget is shared among: the population is chosen for that many."""
 MOST_ROUNDS = 20
 POPULATIONS = (8, 512)
+TRIALS = 10
+"""Rounds that are timed to choose it; the first compiles and allocates."""
 REHEARSALS, FIRST_PLANS = 30, 2
 """Plans made before the first one that counts; of them, those that compile and allocate, and tell nothing of the others."""
 PATIENCE = 2.0
 """Times that rehearsals would take in time, after which there are no more: for planners that no budget holds."""
 WINDOW, LATE_ONES = 400, 200
-"""So many plans are remembered; for each of so many begun, after the rehearsals' first, one may come late."""
+"""So many plans are remembered; for each of so many one may come late."""
+STALL, STALL_LEAST = 4.0, 0.1
+"""A lateness is the computer's, not the planner's, beyond so many times what one plan in ten reaches, and beyond this share of the
+budget."""
+MARGIN = 0.05
+"""Share of the budget that is kept back beyond what was seen."""
 LARGEST_RESERVE = 0.5
 """Share of the budget."""
 
@@ -48,25 +56,28 @@ def budget_config(name: str, horizon: int, settings: Sequence[str], budget: floa
 
 
 def _seconds_a_candidate(evaluator: Evaluator, horizon: int, x0: Tensor, command: CommandSpec) -> float:
-    """Return what a candidate costs in time [s]: the median of a few rounds on random actions."""
+    """Return what a candidate costs in time [s] where nothing disturbs it: the lower quartile of a few rounds on random actions."""
     generator, count = torch.Generator().manual_seed(0), 32
     low, high = torch.from_numpy(command.minimum.copy()), torch.from_numpy(command.maximum.copy())
     actions = low + (high - low) * torch.rand(count, horizon, command.nu, generator=generator, dtype=torch.float64)
     taken = []
-    for _ in range(6):
+    for _ in range(TRIALS):
         started = time.perf_counter()
         evaluator.costs(x0, actions)
         taken.append(time.perf_counter() - started)
-    return float(np.median(taken[1:])) / count
+    return float(np.quantile(taken[1:], 0.25)) / count
 
 
 class PunctualPlanner:
-    """A planner that is told of less time than there is, by as much as it was late before.
+    """A planner that is told of less time than there is, by as much as it was late before and a MARGIN.
 
-    What a planner does after it looked at the clock (one more round, explaining its plan) is known from the plans before. The reserve is
-    their largest lateness but one for each LATE_ONES of the last WINDOW: if plans go on as they went, fewer than one in a hundred is
-    late, and a computer that stalls once does not halve every plan after. A plan that had nothing to leave out says nothing of what must
-    be kept back: it would have been as late with any reserve.
+    What a planner does after it looked at the clock (one more round, explaining its plan) is known from the plans before, but late were of
+    these only the few that happened to come close to their time: so more is kept back than was seen. The reserve is the largest lateness
+    of the last WINDOW plans, but one for each LATE_ONES, and the MARGIN; a stall of the computer, which is far beyond the others, is
+    forgiven as often and once more. A plan that had nothing to leave out says nothing of what must be kept back: it would have been as
+    late with any reserve.
+
+    Python's garbage collections wait until the plan is made.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -94,16 +105,33 @@ class PunctualPlanner:
         """Return how much of `deadline` is kept back [s]."""
         if not self._late:
             return 0.0
-        worst = (len(self._late) + LATE_ONES - REHEARSALS + FIRST_PLANS) // LATE_ONES
-        expected = sorted(self._late, reverse=True)[min(worst, len(self._late) - 1)]
-        return min(max(expected, 0.0), LARGEST_RESERVE * deadline)
+        seen = sorted(self._late, reverse=True)
+        forgiven = len(seen) // LATE_ONES
+        stall = max(STALL * seen[len(seen) // 10], STALL_LEAST * deadline)
+        if seen[forgiven] > stall and len(seen) > forgiven + 1:
+            forgiven += 1
+        return min(max(seen[forgiven] + MARGIN * deadline, 0.0), LARGEST_RESERVE * deadline)
 
     def plan(self, x0: Tensor, previous: Plan | None, generator: torch.Generator, deadline: float | None = None) -> Plan:
         """See `Planner.plan`."""
         if deadline is None:
             return self.planner.plan(x0, previous, generator)
         reserve = self.reserve(deadline)
-        plan = self.planner.plan(x0, previous, generator, deadline - reserve)
+        with _no_collections():
+            plan = self.planner.plan(x0, previous, generator, deadline - reserve)
         late = plan.report.seconds - (deadline - reserve)
-        self._late.append(late if plan.report.iterations > 1 else min(late, reserve))
+        self._late.append(late if plan.report.iterations > 1 else min(late, reserve - MARGIN * deadline))
         return plan
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Have Python collect no garbage within the block."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

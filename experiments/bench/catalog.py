@@ -50,7 +50,8 @@ FAULTS_NAME = "faults"
 PLANNERS_NAME = "planners"
 """Every planner on a ladder of tasks."""
 TAKES = {LADDER_NAME: ("--task", "--seed-list", "--steps", "--runs", "--out"), FAULTS_NAME: ("--twin", "--runs"),
-         PLANNERS_NAME: ("--tasks", "--planners", "--seed-list", "--steps", "--budget-ms", "--runs", "--out")}
+         PLANNERS_NAME: ("--tasks", "--planners", "--seed-list", "--steps", "--budget-ms", "--skip-longer", "--renew", "--runs",
+                            "--out")}
 """The benchmarks that are told more than their seeds."""
 
 

@@ -20,6 +20,8 @@ class BenchOptions:
     tasks: tuple[str, ...] = ()
     planners: tuple[str, ...] = ()
     budget_ms: float | None = None
+    skip_longer: float | None = None
+    renew: bool = False
 
     def given(self) -> list[str]:
         """Return the options that were given, as a command line spells them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -9,7 +10,8 @@ import json
 import re
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from experiments.run_directory import replace_file
@@ -18,6 +20,7 @@ from robots.errors import StoreError
 _ROOT = Path(__file__).resolve().parents[2]
 _SOURCES = ("planners", "dynamics", "sim", "policies")
 _FILES = ("experiments/plan.py", "experiments/plan_budget.py", "experiments/bench/planners_live.py", "experiments/bench/planners_field.py")
+_PACKAGES = ("casadi", "cma", "dm_control", "mujoco", "numba", "numpy", "torch")
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,32 @@ class Cell:
     """Of `code_fingerprint`, when it was lived."""
     failed: bool = False
     """True where an error ended it that another attempt may not meet: a package that was missing."""
+    why: str = ""
+    """`note` in a few words, where it was not lived."""
+    config: tuple[str, ...] = ()
+    """All settings that the planner planned with, 'NAME=VALUE', chosen ones included; empty where it was not lived."""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it was not lived for the time that it would have taken, where time is not what is equal; lived without such a limit."""
+        return self.asked.equal == "rollouts" and not self.lived and self.plan_ms is not None
+
+    def setting(self, name: str) -> str | None:
+        """Return the value of a setting that the planner planned with, None where it has none of that name, or it was not kept."""
+        told = (entry.partition("=") for entry in (*self.config, *self.asked.settings))
+        return next((value for other, _, value in told if other == name), None)
 
 
 def code_fingerprint() -> str:
-    """Return eight digits that differ wherever the code or the models that are planned with do."""
+    """Return eight digits that differ wherever the code, the models or the packages that are planned with do."""
     files = sorted(path for folder in _SOURCES for path in (_ROOT / folder).rglob("*") if path.suffix in (".py", ".xml"))
     files += [_ROOT / name for name in _FILES]
     digest = hashlib.sha256()
     for file in files:
         digest.update(str(file.relative_to(_ROOT)).encode() + file.read_bytes())
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            digest.update(f"{package} {version(package)}".encode())
     return digest.hexdigest()[:8]
 
 
@@ -89,15 +109,17 @@ def write_cell(folder: Path, cell: Cell) -> None:
 
 
 def read_cells(folder: Path) -> list[Cell]:
-    """Return what `write_cell` wrote into `folder`; StoreError names the file that cannot be read."""
+    """Return what `write_cell` wrote into `folder`, now or before cells had all the fields of today; StoreError names the file that cannot
+    be read."""
     cells, names = [], {field.name for field in fields(Cell)}
+    needed = {field.name for field in fields(Cell) if field.default is MISSING}
     for file in sorted(folder.glob("*.json")):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(values, dict) or values.keys() != names:
+            if not isinstance(values, dict) or not needed <= values.keys() <= names:
                 raise ValueError(f"expected the keys {', '.join(sorted(names))}")
-            asked = values.pop("asked")
-            cells.append(Cell(Asked(**asked | {"settings": tuple(asked["settings"])}), **values))
+            asked, config = values.pop("asked"), tuple(values.pop("config", ()))
+            cells.append(Cell(Asked(**asked | {"settings": tuple(asked["settings"])}), **values, config=config))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{file}: cannot be read ({error}); remove it, and its episode is lived again") from error
     return cells
@@ -111,6 +133,11 @@ def to_csv(cells: Iterable[Cell]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*asked, *found])
     for cell in cells:
-        told = [" ".join(value) if isinstance(value := getattr(cell.asked, name), tuple) else value for name in asked]
-        writer.writerow([*told, *(round(value, 5) if isinstance(value := getattr(cell, name), float) else value for name in found)])
+        writer.writerow([*(_plain(getattr(cell.asked, name)) for name in asked), *(_plain(getattr(cell, name)) for name in found)])
     return text.getvalue().encode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    return round(value, 5) if isinstance(value, float) else value

@@ -17,7 +17,7 @@ ROLLOUTS = 64
 KNOTS = ("interpolation=linear", "knots=6")
 """What planners search that draw whole plans without a colour of their own."""
 MOST_BY_TREE = 2
-"""Commands of a machine for a tree of actions: with three and more one node has so many actions that a plan is no deeper than that."""
+"""Commands of a machine for a tree of actions: with more, one node has about as many actions as a plan has rollouts."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class Entrant:
     """Of sampling, where rollouts are equal; for planners that sample."""
     effort: str = "iterations"
     """The setting that a planner which does not sample works longer by."""
+    paced: bool = False
+    """True where the search is laid out for its effort from the start (steps that shrink, candidates that are halved), so that a planner
+    told of more than its time takes would never come to its end: at equal time it is told of as much as fits."""
 
     @property
     def samples(self) -> bool:
@@ -85,22 +88,23 @@ _ENTRANTS = (
     Entrant("icem", rounds=4),
     Entrant("mppi", KNOTS, rounds=2),
     Entrant("cma-es", KNOTS, rounds=4),
-    Entrant("gradient", (*KNOTS, "restarts=2", "draws=8")),
+    Entrant("gradient", (*KNOTS, "restarts=2", "draws=8"), paced=True),
     Entrant("ilqr"),
     Entrant("fddp"),
     Entrant("collocation"),
     Entrant("puct", ("levels=[3]", "hold=5"), effort="simulations"),
-    Entrant("gumbel", ("levels=[3]", "hold=5"), effort="simulations"),
+    Entrant("gumbel", ("levels=[3]", "hold=5"), effort="simulations", paced=True),
 )
 ENTRANTS = {entrant.planner: entrant for entrant in _ENTRANTS}
 UNBOUNDED = 100_000
 """Effort of a planner that does not sample where time ends it."""
 
 
-def why_not(entrant: Entrant, commands: int) -> str | None:
-    """Return why a planner is not for a machine of so many commands, None where it is."""
+def why_not(entrant: Entrant, commands: int) -> tuple[str, str] | None:
+    """Return why a planner is not for a machine of so many commands, in a few words and in a sentence; None where it is."""
     if entrant.effort == "simulations" and commands > MOST_BY_TREE:
-        return f"a tree of actions: 3 values of {commands} commands are {3**commands} actions at every node"
+        return (f"{MOST_BY_TREE} commands at most", f"a tree takes discrete actions, here of {MOST_BY_TREE} commands at most; 3 values of "
+                f"{commands} commands are {3**commands} actions at every node")
     return None
 
 

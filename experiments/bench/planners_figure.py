@@ -13,16 +13,16 @@ from matplotlib.lines import Line2D
 
 from experiments.bench.planners_cells import Cell
 from experiments.bench.planners_field import ENTRANTS, TASKS
+from experiments.bench.planners_marks import is_late
 
 _INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
 _KINDS = {"time": ("#1f6fb5", 0.13, "equal time"), "rollouts": ("#c2410c", -0.13, "equal rollouts")}
 _COLUMNS = 3
-PUNCTUAL = 0.99
 
 
-def draw_planners(cells: Sequence[Cell]) -> bytes:
+def draw_planners(cells: Sequence[Cell], today: str) -> bytes:
     """Return a PNG: a field a task, a line a planner, its median score at equal time and at equal rollouts with a bar from worst to best
-    seed; open points are planners that more than one plan in a hundred kept over the budget."""
+    seed; open points are planners that more than one plan in a hundred kept over the budget, squares figures of other code than `today`."""
     tasks = [name for name in TASKS if any(cell.asked.task == name for cell in cells)]
     planners = [name for name in ENTRANTS if any(cell.asked.planner == name for cell in cells)]
     rows = -(-len(tasks) // _COLUMNS)
@@ -35,10 +35,13 @@ def draw_planners(cells: Sequence[Cell]) -> bytes:
         _style(axes, task, planners)
         for cell_kind in _KINDS:
             for line, planner in enumerate(planners):
-                _draw(axes, line, [c for c in cells if (c.asked.task, c.asked.planner, c.asked.equal) == (task, planner, cell_kind)])
+                _draw(axes, line, [c for c in cells if (c.asked.task, c.asked.planner, c.asked.equal) == (task, planner, cell_kind)],
+                      today)
     handles = [Line2D([], [], color=colour, marker="o", linestyle="none", label=_label(cells, kind, words))
                for kind, (colour, _, words) in _KINDS.items()]
     handles.append(Line2D([], [], color=_MUTED, marker="o", fillstyle="none", linestyle="none", label="budget not kept"))
+    if any(cell.code != today for cell in cells):
+        handles.append(Line2D([], [], color=_MUTED, marker="s", linestyle="none", label="lived with other code"))
     handles.append(Line2D([], [], color=_MUTED, marker="x", linestyle="none", label="not lived: see the page"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=_INK)
     out = io.BytesIO()
@@ -67,7 +70,7 @@ def _style(axes: Axes, task: str, planners: Sequence[str]) -> None:
         axes.set_xlim(-0.03, 1.03)
 
 
-def _draw(axes: Axes, line: int, same: Sequence[Cell]) -> None:
+def _draw(axes: Axes, line: int, same: Sequence[Cell], today: str) -> None:
     if not same:
         return
     colour, offset, _ = _KINDS[same[0].asked.equal]
@@ -75,6 +78,6 @@ def _draw(axes: Axes, line: int, same: Sequence[Cell]) -> None:
     if not scores:
         axes.plot([0.0], [line - offset], "x", color=colour, markersize=4.5, alpha=0.6, transform=axes.get_yaxis_transform(), clip_on=False)
         return
-    late = any(cell.within is not None and cell.within < PUNCTUAL for cell in same)
+    marker, fill = "s" if any(cell.code != today for cell in same) else "o", "none" if is_late(same) else "full"
     axes.plot([min(scores), max(scores)], [line - offset] * 2, color=colour, linewidth=1.6, alpha=0.45)
-    axes.plot([statistics.median(scores)], [line - offset], "o", color=colour, markersize=5.5, fillstyle="none" if late else "full")
+    axes.plot([statistics.median(scores)], [line - offset], marker, color=colour, markersize=5.5, fillstyle=fill)

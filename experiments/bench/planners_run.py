@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dynamics.workers import checked_threads
 from experiments.bench.options import BenchOptions
@@ -17,6 +16,8 @@ from experiments.bench.planners_field import BUDGET_MS, ENTRANTS, ROLLOUTS, TASK
 from experiments.bench.planners_live import ROLLOUTS as EQUAL_ROLLOUTS
 from experiments.bench.planners_live import TIME as EQUAL_TIME
 from experiments.bench.planners_live import ask, live
+from experiments.bench.planners_marks import PUNCTUAL
+from experiments.bench.planners_progress import EpisodesProgress, Remaining
 from experiments.bench.result import Bar, BenchResult, machine
 from experiments.run_directory import replace_file
 from experiments.termination import sigterm_raises
@@ -24,8 +25,6 @@ from robots.errors import ConfigurationError, StoreError
 from sim.catalog import make_task
 
 COLUMNS = ("task", "planner", "equal", "seeds", "score", "plan [ms]", "95 %", "within", "rollouts")
-PUNCTUAL = 0.99
-"""Share of the plans of a planner that samples which the budget holds."""
 SEEDS = 3
 PAGE, TABLE, PICTURE = "planners.md", "planners.csv", "images/planners.png"
 
@@ -46,29 +45,44 @@ def bench_planners(console: Console, options: BenchOptions, threads: int | None)
         raise ConfigurationError(f"--budget-ms: expected a positive time [ms], got {budget}")
     if options.steps is not None and options.steps < 1:
         raise ConfigurationError(f"--steps: expected at least 1 control period, got {options.steps}")
-    folder, here = options.runs / "planners", machine(checked_threads(threads))
+    if options.skip_longer is not None and not options.skip_longer > 0:
+        raise ConfigurationError(f"--skip-longer: expected a positive time [min], got {options.skip_longer}")
+    folder, here, today = options.runs / "planners", machine(checked_threads(threads)), code_fingerprint()
+    longest = None if options.skip_longer is None else 60 * options.skip_longer
     out = options.out if options.out is not None else default_out(options)
     _make(folder)
     _make(out)
     names = [entry.task for entry in chosen_tasks(options.tasks)], [entrant.planner for entrant in chosen_entrants(options.planners)]
     wanted = everything(*names, _seeds(options), budget, options.steps)
-    known = {cell.asked for cell in read_cells(folder) if cell.machine == here and not cell.failed}
+    kept = read_cells(folder)
+    known = {cell.asked for cell in kept if cell.machine == here and (cell.code == today or not options.renew) and _stands(cell, longest)}
     left = [asked for asked in wanted if asked not in known]
     if done := len(wanted) - len(left):
         console.print(f"{done} of {len(wanted)} episodes were lived before, in {folder}", highlight=False)
+
+    def write() -> list[Cell]:
+        cells = read_cells(folder)
+        seeds = sorted({cell.asked.seed for cell in cells})
+        _write(out, cells, everything(list(TASKS), list(ENTRANTS), seeds, budget, options.steps), here, today)
+        return cells
+
     try:
         with sigterm_raises():
-            _live_all(left, folder, here, threads, console)
+            _live_all(left, folder, here, today, threads, longest, Remaining(kept), console, write)
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on")
         raise
-    cells = read_cells(folder)
-    _write(out, cells, everything(list(TASKS), list(ENTRANTS), sorted({cell.asked.seed for cell in cells}), budget, options.steps), console)
-    chosen = [cell for cell in cells if cell.asked in set(wanted)]
-    if stale := sum(cell.code != code_fingerprint() for cell in chosen):
-        console.print(f"{stale} of {len(chosen)} episodes are of other code than today's; to live them anew, remove {folder}",
+    chosen = [cell for cell in write() if cell.asked in set(wanted)]
+    console.print(f"page: {out / PAGE}, with {out / TABLE} and {out / PICTURE}", highlight=False)
+    if stale := sum(cell.code != today for cell in chosen):
+        console.print(f"{stale} of {len(chosen)} episodes are of other code than today's, and marked so; --renew lives them anew",
                       highlight=False)
     return _result(sorted(chosen, key=lambda cell: wanted.index(cell.asked)), here)
+
+
+def _stands(cell: Cell, longest: float | None) -> bool:
+    """Return whether a cell need not be lived again: not so where a package was missing, or where it was skipped and need not be now."""
+    return not cell.failed and not (cell.skipped and (longest is None or cell.plan_ms * 1e-3 * cell.asked.steps <= longest))
 
 
 def everything(tasks: Sequence[str], planners: Sequence[str], seeds: Iterable[int], budget: float, steps: int | None) -> list[Asked]:
@@ -90,22 +104,25 @@ def _make(folder: Path) -> None:
         raise StoreError(f"{folder}: cannot be made ({error.strerror or error}); choose another place with --runs or --out DIR") from error
 
 
-def _live_all(left: Sequence[Asked], folder: Path, here: str, threads: int | None, console: Console) -> None:
-    code = code_fingerprint()
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
+def _live_all(left: Sequence[Asked], folder: Path, here: str, code: str, threads: int | None, longest: float | None, remaining: Remaining,
+              console: Console, write: Callable[[], object]) -> None:
+    """Live all that is left and keep every cell as soon as it is there; `write` is called between two tasks."""
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
-        bar = progress.add_task("control periods", total=sum(asked.steps for asked in left))
+        progress = stack.enter_context(EpisodesProgress(left, remaining.words(left), console))
         robots = {}
         for i, asked in enumerate(left):
             task = make_task(asked.task)
             if asked.task not in robots:
                 robots[asked.task] = stack.enter_context(task.robot())
-            progress.update(bar, description=f"{asked.task} {asked.planner}, equal {asked.equal}, seed {asked.seed}")
-            cell = live(asked, ENTRANTS[asked.planner], task, robots[asked.task], threads, lambda: progress.advance(bar), here, code)
+            progress.begin(i)
+            cell = live(asked, ENTRANTS[asked.planner], task, robots[asked.task], threads, progress.advance, here, code, longest)
             write_cell(folder, cell)
-            progress.update(bar, completed=sum(before.steps for before in left[:i + 1]))
-            console.print(f"{i + 1}/{len(left)} {_line(cell)}", highlight=False, markup=False)
+            remaining.learn(cell)
+            words = remaining.words(left[i + 1:]) if left[i + 1:] else "done"
+            progress.end(i, words)
+            console.print(f"{i + 1}/{len(left)} {_line(cell)}; {words}", highlight=False, markup=False)
+            if i + 1 < len(left) and left[i + 1].task != asked.task:
+                write()
 
 
 def _line(cell: Cell) -> str:
@@ -114,7 +131,7 @@ def _line(cell: Cell) -> str:
     return f"{asked.task}, {asked.planner}, equal {asked.equal}, seed {asked.seed}: {came} ({cell.seconds:.0f} s)"
 
 
-def _write(out: Path, cells: list[Cell], comparable: list[Asked], console: Console) -> None:
+def _write(out: Path, cells: list[Cell], comparable: list[Asked], here: str, today: str) -> None:
     from experiments.bench.planners_figure import draw_planners  # brings matplotlib
     from experiments.bench.planners_page import write_page
 
@@ -124,9 +141,8 @@ def _write(out: Path, cells: list[Cell], comparable: list[Asked], console: Conso
         return
     _make((out / PICTURE).parent)
     replace_file(out / TABLE, to_csv(shown))
-    replace_file(out / PICTURE, draw_planners(shown))
-    write_page(out / PAGE, shown, PICTURE, TABLE)
-    console.print(f"page: {out / PAGE}, with {out / TABLE} and {out / PICTURE}", highlight=False)
+    replace_file(out / PICTURE, draw_planners(shown, today))
+    write_page(out / PAGE, shown, PICTURE, TABLE, here, today, len(cells) - len(shown))
 
 
 def _result(cells: list[Cell], here: str) -> BenchResult:

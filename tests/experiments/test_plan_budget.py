@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.plan_budget import LARGEST_RESERVE, POPULATIONS, PunctualPlanner, budget_config
+from experiments.plan_budget import LARGEST_RESERVE, MARGIN, POPULATIONS, PunctualPlanner, budget_config
 from planners.plan import Plan, PlanReport, PlanStatus
 from robots.command import CommandMode, CommandSpec
 
@@ -57,7 +57,7 @@ def test_what_does_not_come_late_keeps_its_budget():
 
 def test_the_first_plans_compile_and_one_stall_is_not_expected_again():
     _, told = lived(lambda plan: 0.5 if plan <= 2 else 0.012 if plan == 900 else 0.001)
-    assert told.min() == pytest.approx(BUDGET - 0.001)
+    assert told.min() == pytest.approx(BUDGET - 0.001 - MARGIN * BUDGET)
 
 
 def test_a_planner_that_no_budget_holds_is_told_so_little_and_rehearses_not_for_long(monkeypatch):
@@ -87,6 +87,75 @@ def test_what_no_reserve_could_have_saved_does_not_eat_the_budget():
     for _ in range(500):
         punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
     assert min(planner.told) == BUDGET
+
+
+class Rounds:
+    """Works in rounds as sampling planners do, on a clock of its own: rounds of about 4.5 ms, and 1.5 ms to explain the plan."""
+
+    def __init__(self, generator: np.random.Generator, stalls: int = 0) -> None:
+        self.now, self.horizon, self.told, self.spent, self.rounds = 0.0, 3, [], [], []
+        self._generator, self._stalls = generator, stalls
+
+    def _round(self) -> None:
+        self.now += 0.0045 * self._generator.gamma(400.0, 1 / 400)
+        if self._stalls and self._generator.integers(self._stalls) == 0:
+            self.now += 0.03
+
+    def plan(self, x0, previous, generator, deadline=None):
+        began, rounds = self.now, 0
+        self.now += 0.0002
+        while rounds == 0 or (self.now - began) * (rounds + 1) / rounds <= deadline:
+            self._round()
+            rounds += 1
+        self.now += 0.0015 * self._generator.gamma(100.0, 1 / 100)
+        self.told.append(deadline)
+        self.spent.append(self.now - began)
+        self.rounds.append(rounds)
+        return Plan(None, None, None, 0.0, PlanStatus.DEADLINE, PlanReport(self.spent[-1], rounds, 1, 0, 1.0), 0.01)
+
+
+def in_rounds(monkeypatch, seed: int, plans: int, stalls: int = 0) -> tuple[Rounds, np.ndarray]:
+    """Return the planner after rehearsals and so many plans, and what these took [s]."""
+    planner = Rounds(np.random.default_rng(seed), stalls)
+    monkeypatch.setattr("experiments.plan_budget.time.perf_counter", lambda: planner.now)
+    monkeypatch.setattr("experiments.plan_budget.gc.collect", lambda: 0)  # a tenth of a second each
+    punctual = PunctualPlanner(planner)
+    punctual.rehearse(torch.zeros(1), BUDGET)
+    del planner.told[:], planner.spent[:], planner.rounds[:]
+    for _ in range(plans):
+        punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
+    return planner, np.array(planner.spent)
+
+
+def test_a_planner_that_works_in_rounds_is_in_time_from_the_first_plan_on(monkeypatch):
+    episodes = [in_rounds(monkeypatch, seed, 150) for seed in range(15)]
+    shares = np.array([np.mean(spent <= BUDGET) for _, spent in episodes])
+    assert shares.mean() >= 0.997 and np.mean(shares >= 0.99) >= 0.9
+    assert np.mean([planner.rounds for planner, _ in episodes]) >= 3.0  # four rounds and the end take 19.8 ms in the mean
+
+
+def test_a_computer_that_stalls_now_and_then_does_not_cost_every_plan_a_round(monkeypatch):
+    planner, spent = in_rounds(monkeypatch, 0, 800, stalls=1200)
+    assert 0 < np.sum(spent > 0.03) < 8 and np.mean(spent <= BUDGET) >= 0.99
+    assert np.mean(planner.rounds) > 3.0
+
+
+def test_nothing_is_collected_while_a_plan_is_made():
+    planner = Late(lambda plan: gc.isenabled() and 0.001)
+    punctual = PunctualPlanner(planner)
+    punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
+    assert planner.spent == [BUDGET] and gc.isenabled()
+    planner._lateness = lambda plan: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        planner._lateness = lambda plan: 0.0
+        punctual.plan(torch.zeros(1), None, torch.Generator(), BUDGET)
+        assert not gc.isenabled()  # somebody else's wish
+    finally:
+        gc.enable()
 
 
 def test_without_a_deadline_nothing_is_told():
