@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -43,20 +44,28 @@ class MPPI(SamplingPlanner):
     config: MPPIConfig
 
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
-        return Search(nominal, (self.config.std * self.half_range).expand_as(nominal))
+        return Search(nominal, self._first_std)
+
+    @cached_property
+    def _first_std(self) -> Tensor:
+        """(K, nu)"""
+        return (self.config.std * self.half_range).expand(self.parameterisation.parameters, -1)
 
     def sample(self, search: Search, iteration: int, generator: torch.Generator) -> Tensor:
         normal = torch.randn(self.config.population, *search.mean.shape, generator=generator)
-        return search.mean + search.std * normal
+        return torch.addcmul(search.mean, search.std, normal)
 
     def update(self, search: Search, candidates: Tensor, costs: Tensor, iteration: int) -> Search:
-        control = torch.zeros_like(costs)
+        control = _NO_CONTROL
         if self.config.control_weight:
-            control = (search.mean / search.std.square() * (candidates - search.mean)).sum((-1, -2))
-        weights = weights_for_effective_samples(costs, control, max(1.0, self.config.effective_samples * costs.shape[0]))
-        mean, effective_samples = _weighted(candidates.numpy(), weights.numpy(), search.mean.numpy())
-        return Search(torch.from_numpy(mean), self.config.shrink * search.std, search.elites, search.best, search.best_cost,
-                      effective_samples)
+            control = (search.mean / search.std.square() * (candidates - search.mean)).sum((-1, -2)).double().numpy()
+        target = max(1.0, self.config.effective_samples * costs.shape[0])
+        mean, effective_samples = _moved(candidates.numpy(), costs.double().numpy(), control, target, search.mean.numpy())
+        return Search(torch.from_numpy(mean), self.config.shrink * search.std if self.config.iterations > 1 else search.std, search.elites,
+                      search.best, search.best_cost, effective_samples)
+
+
+_NO_CONTROL = np.empty(0)
 
 
 def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float) -> Tensor:
@@ -69,8 +78,9 @@ def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float)
 
 
 @numba.njit(cache=True)
-def _weighted(candidates: np.ndarray, weights: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return mean (K, nu) moved by the weighted draws, candidates (N, K, nu) less the mean, and 1 / sum w^2."""
+def _moved(candidates: np.ndarray, costs: np.ndarray, control: np.ndarray, target: float, mean: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return mean (K, nu) moved by the weighted draws, candidates (N, K, nu) less the mean, and 1 / sum w^2; no `control`: zeros."""
+    weights = _weights(costs, np.zeros_like(costs) if len(control) == 0 else control, target)
     moved, squares = mean.copy(), np.float32(0.0)
     for candidate, weight in zip(candidates, weights):  # noqa: B905 (numba knows no `strict`)
         squares += weight * weight

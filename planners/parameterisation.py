@@ -57,6 +57,11 @@ class Parameterisation:
         return CubicSpline(knots, np.eye(self.knots), bc_type="natural")(at)
 
     @cached_property
+    def _basis_32(self) -> np.ndarray:
+        """(H, K) float32"""
+        return self._basis.astype(np.float32)
+
+    @cached_property
     def _shift(self) -> np.ndarray:
         """(K, K): the parameters that fit the actions of one period later best, the last action repeated."""
         later = np.minimum(np.arange(self.horizon) + 1, self.horizon - 1)
@@ -65,6 +70,15 @@ class Parameterisation:
     def actions(self, parameters: Tensor) -> Tensor:
         """Return actions (..., H, nu) of parameters (..., K, nu)."""
         return parameters if self.interpolation == "raw" else _mapped(self._basis, parameters)
+
+    def bounded(self, parameters: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
+        """Clip parameters (N, K, nu) float32 into the box of lower and upper (nu,), in place, and return their actions (N, H, nu) in
+        `dtype`, clipped too: one compiled call, for calls take longer than such work where physics has emptied the caches."""
+        count, _, nu = parameters.shape
+        actions = torch.empty((count, self.horizon, nu), dtype=dtype)
+        raw = self.interpolation == "raw"
+        _bound(_NOTHING if raw else self._basis_32, parameters.numpy(), lower.numpy(), upper.numpy(), actions.numpy())
+        return actions
 
     def shifted(self, parameters: Tensor) -> Tensor:
         """Return parameters (..., K, nu) moved one control period ahead: the warm start of the next plan."""
@@ -81,6 +95,34 @@ def _mapped(matrix: np.ndarray, parameters: Tensor) -> Tensor:
     *batch, knots, nu = parameters.shape
     flat = parameters.contiguous().view(-1, knots, nu).numpy()
     return torch.from_numpy(_multiply(matrix, flat)).view(*batch, len(matrix), nu)
+
+
+_NOTHING = np.empty((0, 0), np.float32)
+
+
+@numba.njit(cache=True)
+def _bound(matrix: np.ndarray, parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray, actions: np.ndarray) -> None:
+    """Clip parameters (N, K, nu) in place and write matrix (H, K) @ parameters, clipped, into actions (N, H, nu); no matrix: themselves."""
+    count, knots, nu = parameters.shape
+    for n in range(count):
+        for k in range(knots):
+            for i in range(nu):
+                parameters[n, k, i] = _inside(parameters[n, k, i], lower[i], upper[i])
+        for h in range(actions.shape[1]):
+            for i in range(nu):
+                if len(matrix) == 0:
+                    total = parameters[n, h, i]
+                else:
+                    total = np.float32(0.0)
+                    for k in range(knots):
+                        total += matrix[h, k] * parameters[n, k, i]
+                actions[n, h, i] = _inside(total, lower[i], upper[i])
+
+
+@numba.njit(inline="always")
+def _inside(value: float, low: float, high: float) -> float:
+    """Return the value clipped; what is no number stays so."""
+    return low if value < low else high if value > high else value
 
 
 @numba.njit(cache=True)

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -88,7 +89,7 @@ class SamplingPlanner(ABC):
 
     @abstractmethod
     def sample(self, search: Search, iteration: int, generator: torch.Generator) -> Tensor:
-        """Return candidate parameters (N, K, nu); the loop clips them."""
+        """Return new candidate parameters (N, K, nu) float32; the loop clips them in place."""
 
     @abstractmethod
     def update(self, search: Search, candidates: Tensor, costs: Tensor, iteration: int) -> Search:
@@ -105,15 +106,17 @@ class SamplingPlanner(ABC):
         samples = nonfinite = iteration = 0
         status = PlanStatus.ITERATIONS
         for iteration in range(1, self.config.iterations + 1):
-            candidates = self._clip(self.sample(search, iteration - 1, generator))
+            candidates = self.sample(search, iteration - 1, generator)
             if iteration == 1 and memory is not None:
                 candidates[0] = nominal
-            actions = self._clip(self.parameterisation.actions(candidates))
+            actions = self.parameterisation.bounded(candidates, self.lower, self.upper, self.evaluator.dtype)
             costs = self.evaluator.costs(x0, actions, generator)
-            finite = int(np.count_nonzero(np.isfinite(costs.numpy())))
+            finite, best, cost = _judged(costs.numpy())
             samples, nonfinite = samples + costs.shape[0], nonfinite + costs.shape[0] - finite
             if finite:
-                search = self.update(_with_best(search, candidates, costs), candidates, costs, iteration - 1)
+                if cost < search.best_cost:
+                    search = replace(search, best=candidates[best].clone(), best_cost=cost)
+                search = self.update(search, candidates, costs, iteration - 1)
             if search.converged:
                 status = PlanStatus.CONVERGED
                 break
@@ -137,8 +140,9 @@ class SamplingPlanner(ABC):
     def _choose(self, x0: Tensor, search: Search) -> tuple[Tensor, Tensor, Explanation, float]:
         """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
         if not self.explains:
-            chosen = search.best if self.acts_on_best else search.mean
-            return chosen, self._clip(self.parameterisation.actions(chosen)), NOTHING_EXPLAINED, search.best_cost
+            chosen = (search.best if self.acts_on_best else search.mean).clone()
+            actions = self.parameterisation.bounded(chosen[None], self.lower, self.upper, torch.float32)[0]
+            return chosen, actions, NOTHING_EXPLAINED, search.best_cost
         if not self.acts_on_best:
             actions = self._clip(self.parameterisation.actions(search.mean))
             expected = self.evaluator.explain(x0, actions)
@@ -156,10 +160,15 @@ class SamplingPlanner(ABC):
         return ((self.lower + self.upper) / 2).expand(self.parameterisation.parameters, -1).clone()
 
 
-def _with_best(search: Search, candidates: Tensor, costs: Tensor) -> Search:
-    index = int(costs.argmin())
-    cost = float(costs[index])
-    return replace(search, best=candidates[index].clone(), best_cost=cost) if cost < search.best_cost else search
+@numba.njit(cache=True)
+def _judged(costs: np.ndarray) -> tuple[int, int, float]:
+    """Return how many of the costs (N,) are finite, which is least, and that; NaN counts as infinite."""
+    finite, best, least = 0, 0, np.inf
+    for n in range(len(costs)):
+        finite += np.isfinite(costs[n])
+        if costs[n] < least:
+            best, least = n, float(costs[n])
+    return finite, best, least
 
 
 def best_candidates(candidates: Tensor, costs: Tensor, count: int) -> Tensor:

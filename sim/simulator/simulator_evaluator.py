@@ -29,39 +29,36 @@ class SimulatorEvaluator:
         self._compiled = compiled_cost(cost, model.state_space, model.nu)
         torch.set_num_threads(1)
 
-    @torch.no_grad()
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """See `Evaluator.costs`."""
-        actions = actions.double()
-        states = self._states(x0, actions)
-        if self._compiled is not None:
-            x, u = x0.double().numpy(), actions.numpy()
-            charged = [self._compiled.totals(x, particle, u) for particle in states]
-            if len(charged) == 1:
-                costs = charged[0]
-                costs[~np.isfinite(costs)] = np.inf
-                return torch.from_numpy(costs)
-            particles = torch.from_numpy(np.stack(charged))
+        x, u = x0.detach().double().numpy(), actions.detach().double().numpy()
+        states = self.model.rollouts(x, u)  # (P, N, H, nx), a buffer
+        if self._compiled is None:
+            particles = self._charged_by_torch(x0.detach(), states, actions.detach())
         else:
-            particles = particle_costs(self.cost, x0, torch.from_numpy(states).permute(2, 0, 1, 3), actions)
-            if len(particles) == 1:
-                return torch.nan_to_num(particles[0], nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
-        costs = self._risk(particles)
+            particles = [self._compiled.totals(x, particle, u) for particle in states]
+        if len(particles) == 1:
+            costs = particles[0]
+            costs[~np.isfinite(costs)] = np.inf
+            return torch.from_numpy(costs)
+        charged = torch.from_numpy(np.stack(particles))
+        costs = self._risk(charged)
         # a risk measure may overlook a particle that diverged
-        return torch.where(costs.isfinite() & particles.isfinite().all(0), costs, torch.inf)
+        return torch.where(costs.isfinite() & charged.isfinite().all(0), costs, torch.inf)
+
+    @torch.no_grad()
+    def _charged_by_torch(self, x0: Tensor, states: np.ndarray, actions: Tensor) -> np.ndarray:
+        """Return the costs (P, N)."""
+        return particle_costs(self.cost, x0.double(), torch.from_numpy(states).permute(2, 0, 1, 3), actions.double()).numpy()
 
     @torch.no_grad()
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:
         """See `Evaluator.explain`."""
-        actions = actions.double().unsqueeze(0)
-        lived = self._states(x0, actions)[:, 0]  # (P, H, nx)
+        x, u = x0.double().numpy(), actions.double().unsqueeze(0).numpy()
+        lived = self.model.rollouts(x, u)[:, 0]  # (P, H, nx)
         if self._compiled is None:
-            return explained(self.cost, x0, torch.from_numpy(lived.swapaxes(0, 1)), actions[0])
-        x, u = x0.double().numpy(), np.broadcast_to(actions.numpy(), (len(lived), *actions.shape[1:]))
+            return explained(self.cost, x0, torch.from_numpy(lived.swapaxes(0, 1)), actions.double())
+        u = np.broadcast_to(u, (len(lived), *actions.shape))
         by_term = {name: float(sums.mean()) for name, sums in self._compiled.by_term(x, lived, u).items()}
         states = torch.from_numpy(np.concatenate([np.broadcast_to(x, (len(lived), 1, len(x))), lived], axis=1))
         return Explanation(states.mean(0), states.std(0, correction=0), by_term)
-
-    def _states(self, x0: Tensor, actions: Tensor) -> np.ndarray:
-        """Return states (P, N, H, nx); a buffer."""
-        return self.model.rollouts(x0.double().numpy(), actions.numpy())

@@ -76,3 +76,20 @@ def test_bad_parameterisations_are_refused():
             Parameterisation(horizon, name, knots)
     with pytest.raises(UnknownNameError, match="linear"):
         Parameterisation(5, "lineal", 3)
+
+
+@pytest.mark.parametrize("interpolation", ["raw", "zero", "linear", "cubic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bounded_actions_are_actions_of_clipped_parameters_clipped(interpolation, dtype):
+    parameterisation = Parameterisation(9, interpolation, 4)
+    lower, upper = torch.tensor([-0.5, -1.0]), torch.tensor([0.4, 2.0])
+    given = torch.randn(6, parameterisation.parameters, 2, generator=torch.Generator().manual_seed(0))
+    given[3, 1, 1] = torch.nan
+    clipped = given.clamp(lower, upper)
+    expected = parameterisation.actions(clipped).clamp(lower, upper)
+    found = parameterisation.bounded(given, lower, upper, dtype)
+    assert found.dtype == dtype and found.shape == (6, 9, 2)
+    torch.testing.assert_close(given, clipped, rtol=0, atol=0, equal_nan=True)
+    whole = torch.arange(6) != 3
+    torch.testing.assert_close(found[whole].float(), expected[whole], rtol=1e-6, atol=1e-7)
+    assert found[3].isnan().any() and not found[3, :, 0].isnan().any()
