@@ -31,6 +31,8 @@ class SolverConfig:
     """Line searches at most."""
     regularise: str = "control"
     """'control': Q_uu + mu I; 'state': V_xx + mu I inside Q_uu and Q_ux, which keeps new states near the old ones."""
+    convexify: bool = True
+    """Where a sweep finds no smallest value, leave out the concave part of the cost in the state before anything is regularised."""
     regularisation_factor: float = 1.6
     """What mu is multiplied or divided by, compounding."""
     regularisation_min: float = 1e-6
@@ -145,8 +147,7 @@ class ILQRSolver:
         self._rollouts = self._nonfinite = 0
 
     def solve(self, deadline: float | None = None) -> Solution:
-        """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`. Where the sweep finds no
-        smallest value, the cost's concave part in the state is left out before anything is regularised.
+        """Iterate until a stopping rule holds; no round is begun that would, at the pace so far, pass `deadline`.
 
         `deadline`: of time.perf_counter [s]; where it has passed already the start is returned.
         """
@@ -161,7 +162,7 @@ class ILQRSolver:
             policy = self._backward(model)
             if policy.outcome is Outcome.NON_FINITE:
                 status = PlanStatus.NON_FINITE_DERIVATIVES
-            elif policy.outcome is Outcome.INDEFINITE and not convex:
+            elif policy.outcome is Outcome.INDEFINITE and self._config.convexify and not convex:
                 model, convex = model.convexified(), True
             elif policy.outcome is Outcome.INDEFINITE:
                 self._regularisation.increase()

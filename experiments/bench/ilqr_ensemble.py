@@ -91,7 +91,7 @@ def _iteration(rows: list, bars: list, rounds: int, workers: Workers) -> None:
     problem, nothing = TrajectoryProblem(mean, cost, -limit, limit), LocalPolicy.nothing(HORIZON, STATES, COMMANDS)
     x0 = np.random.default_rng(0).uniform(-1, 1, STATES)
     start = problem.play(x0, np.zeros((HORIZON, COMMANDS)))
-    default, together = SolverConfig(iterations=ITERATIONS), SolverConfig(iterations=ITERATIONS, line_search="together")
+    default, together = (SolverConfig(iterations=ITERATIONS, compile_for_size=True, line_search=search) for search in ("auto", "together"))
     solution = ILQRSolver(problem, default, x0, start, nothing).solve()
     along, steps = solution.trajectory, default.steps
     states, actions = along.states, along.actions

@@ -92,7 +92,7 @@ def swing_up(machine: mujoco.MjModel, substeps: int, x0: Tensor, actions: Tensor
     model = SimulatorModel(machine, PhysicsSpace(machine), substeps, threads)
     low, high = machine.actuator_ctrlrange.T.copy()
     command = CommandSpec(CommandMode.ACTUATOR, ("slide",), low, high, "share of the largest force")
-    config = ILQRConfig(horizon=len(actions), iterations=iterations, regularise="state", regularisation_factor=5.0,
+    config = ILQRConfig(horizon=len(actions), iterations=iterations, regularise="state", regularisation_factor=5.0, convexify=False,
                         feedforward_tolerance=0.0, cost_tolerance=COST_TOLERANCE)
     planner = ILQR(SimulatorEvaluator(model, SwingUpCost()), command, substeps * machine.opt.timestep, config)
     plan = planner.plan(x0, None, torch.Generator(), initial_actions=actions)
