@@ -35,7 +35,7 @@ class HeadLoss:
 
     @property
     def weights(self) -> Tensor:
-        """(2, outputs) of the squared errors and of the cross-entropies in the compiled head."""
+        """(2, outputs) numbers of the compiled head: of the squared errors and of the cross-entropies, unless said otherwise."""
         return torch.stack([torch.ones(self.outputs), torch.zeros(self.outputs)])
 
     def __call__(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -45,15 +45,26 @@ class HeadLoss:
 
 @dataclass(frozen=True)
 class GaussianLikelihood(HeadLoss):
-    """Twice the mean negative log-likelihood without its constant, mean[(mu - y)^2 exp(-l) + l], and a penalty on the bounds of l."""
+    """Twice the mean negative log-likelihood without its constant, mean[(mu - y)^2 exp(-l) + l], and a penalty on the bounds of l.
+
+    Every term counts by exp(p l), through which no gradient flows (beta-NLL, Seitzer et al. 2022, https://arxiv.org/abs/2203.09168).
+    """
+
+    variance_power: float = 0.0
+    """p: 0 is the likelihood, whose mean stops learning what is taken for noise; at 1 the mean learns as from squared errors."""
 
     head = Head.GAUSSIAN
     output_groups = 2
 
+    @property
+    def weights(self) -> Tensor:
+        return torch.stack([torch.ones(self.outputs), torch.full((self.outputs,), self.variance_power)])
+
     def __call__(self, parameters: Parameters, inputs: Tensor, targets: Tensor) -> Tensor:
         mean, raw = forward(parameters, inputs).chunk(2, dim=-1)
         log_variance = bounded_log_variance(raw, parameters["variance_min"], parameters["variance_max"])
-        likelihood = ((mean - targets).square() * torch.exp(-log_variance) + log_variance).mean()
+        surprise = (mean - targets).square() * torch.exp(-log_variance) + log_variance
+        likelihood = (surprise * torch.exp(self.variance_power * log_variance.detach())).mean()
         return likelihood + VARIANCE_BOUND_PENALTY * (parameters["variance_max"] - parameters["variance_min"]).sum()
 
 

@@ -44,10 +44,15 @@ class EnsembleConfig:
     a network says beyond its data is no better than chance, and one particle that flies off decides what a plan costs."""
     fit: FitConfig = FitConfig()
     """How the members are fitted."""
+    variance_power: float = 0.0
+    """Power, 0 to 1, of its predicted variance by which an output's likelihood counts (`losses.GaussianLikelihood`). At 0, PETS' own,
+    impacts are taken for noise and their mean is not learned."""
 
     def __post_init__(self) -> None:
         if self.members < 1:
             raise ConfigurationError(f"EnsembleConfig.members: expected at least 1, got {self.members}")
+        if not 0.0 <= self.variance_power <= 1.0:
+            raise ConfigurationError(f"EnsembleConfig.variance_power: expected 0 to 1, got {self.variance_power}")
         if not self.beyond >= 0.0:
             raise ConfigurationError(f"EnsembleConfig.beyond: expected a share of at least 0, got {self.beyond}")
         if not self.hidden or min(self.hidden) < 1:
@@ -151,7 +156,8 @@ class NeuralEnsemble:
             validation_pair = (self._inputs.normalise(self._features(validation_data).float()),
                                self._outputs.normalise(self._targets(validation_data).float()))
         counts = bootstrap_counts(training, self.members, self.seed) if self.config.bootstrap and self.members > 1 else None
-        loss = (GaussianLikelihood if self.config.probabilistic else SquaredError)(self.state_space.no)
+        no = self.state_space.no
+        loss = GaussianLikelihood(no, self.config.variance_power) if self.config.probabilistic else SquaredError(no)
         everything = torch.arange(len(training))
 
         def fit_one(member: int) -> Iterator[MemberFit]:

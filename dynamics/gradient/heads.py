@@ -19,10 +19,12 @@ HEAD_ARGUMENTS = ("outputs", "targets", "gradient", "rows", "padded_rows", "vect
 
 
 def write_gaussian(module: ir.Module, name: str, tile: ProductTile, penalty: float) -> ir.Function:
-    """Write name(*HEAD_ARGUMENTS): share sum[(mu - y)^2 / v + log v] + penalty sum(lmax - lmin), with v = exp(bounded log-variance).
+    """Write name(*HEAD_ARGUMENTS): share sum[v^p ((mu - y)^2 / v + log v)] + penalty sum(lmax - lmin), with v = exp(bounded
+    log-variance) and v^p no variable of the gradient.
 
     `outputs` hold the means and then the raw log-variances, in as many vectors; `bounds` lmax and lmin; `weights` 1 where there is
-    an output. v = 1 / (exp(-lmax) + exp(-raw)) + exp(lmin) is the double softplus of Chua et al. 2018 in closed form.
+    an output, and then p of every output. v = 1 / (exp(-lmax) + exp(-raw)) + exp(lmin) is the double softplus of Chua et al. 2018 in
+    closed form.
     """
     code, v, load, keep = _begin(module, name, tile)
     share = code.broadcast(code.load(v["share"], F32))
@@ -33,6 +35,7 @@ def write_gaussian(module: ir.Module, name: str, tile: ProductTile, penalty: flo
 
     def column(n: Value) -> None:
         upper, lower, weight = load(v["bounds"], n), load(v["bounds"], vectors + n), load(v["weights"], n)
+        power = load(v["weights"], vectors + n)
         least, largest = exp(code, -upper), exp(code, lower)
         counted = share * weight
 
@@ -41,20 +44,22 @@ def write_gaussian(module: ir.Module, name: str, tile: ProductTile, penalty: flo
             inverse = exp(code, -load(v["outputs"], at + vectors))
             soft = 1.0 / (inverse + least)
             precision = 1.0 / (soft + largest)
+            log_precision = log(code, precision)
+            heard = counted * exp(code, -log_precision * power)
             error = load(v["outputs"], at) - load(v["targets"], r * vectors + n)
             scaled = error * precision
-            by_log_variance = (1.0 - error * scaled) * counted
+            by_log_variance = (1.0 - error * scaled) * heard
             by_soft = by_log_variance * soft * precision
-            keep(scaled * 2.0 * counted, v["gradient"], at)
+            keep(scaled * 2.0 * heard, v["gradient"], at)
             keep(by_soft * (inverse * soft), v["gradient"], at + vectors)
-            return [code.fma(error, scaled, loss) - log(code, precision), code.fma(by_soft, least * soft, upper_sum),
+            return [code.fma(error * scaled - log_precision, heard, loss), code.fma(by_soft, least * soft, upper_sum),
                     code.fma(by_log_variance, largest * precision, lower_sum)]
 
         loss, upper_sum, lower_sum = code.repeat(0, v["rows"], row, [zero] * 3)
         charge = code.where(is_first, weight * penalty, zero)  # once a batch
         for place, total in ((n, upper_sum + charge), (vectors + n, lower_sum - charge)):
             keep(code.where(is_first, total, total + load(v["bounds_gradient"], place)), v["bounds_gradient"], place)
-        keep(load(v["loss"], 0) + loss * counted + (upper - lower) * charge, v["loss"], 0)
+        keep(load(v["loss"], 0) + loss + (upper - lower) * charge, v["loss"], 0)
 
         def clear(r: Value) -> None:
             keep(zero, v["gradient"], r * vectors * 2 + n)

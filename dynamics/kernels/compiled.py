@@ -80,16 +80,14 @@ def _compile(name: str, features: frozenset[str]) -> Kernel | None:
     return Kernel(name, tile, functions["rollout"], functions["peak"])
 
 
-_engines: list[llvm.ExecutionEngine] = []
-"""Own the compiled instructions: they live as long as the process."""
-
-
 def load(module: ir.Module | str, features: frozenset[str], arguments: Mapping[str, int]) -> dict[str, ctypes._CFuncPtr]:
     """Return functions of a module, compiled for a processor with `features`, by name; each takes so many 64-bit integers."""
-    engine = _compiled_module(str(module), features)
-    _engines.append(engine)
-    return {name: ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(engine.get_function_address(name))
-            for name, count in arguments.items()}
+    engine, functions = _compiled_module(str(module), features), {}
+    for name, count in arguments.items():
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * count)(engine.get_function_address(name))
+        function.engine = engine  # owns the instructions: they live as long as the function
+        functions[name] = function
+    return functions
 
 
 def _compiled_module(source: str, features: frozenset[str]) -> llvm.ExecutionEngine:

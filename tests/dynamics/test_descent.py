@@ -22,6 +22,7 @@ NETWORKS = {
     "gaussian": ((5, 40, 40, 40, 8), GaussianLikelihood(4)),
     "gaussian, more outputs than lanes": ((24, 200, 33, 36), GaussianLikelihood(18)),
     "gaussian, no hidden layer": ((3, 2), GaussianLikelihood(1)),
+    "gaussian, weighted by its variance": ((24, 200, 33, 36), GaussianLikelihood(18, variance_power=0.5)),
     "squared error": ((3, 17, 2), SquaredError(2)),
     "reward": ((7, 33, 50, 2), RewardAndEnding(2, False)),
     "reward and ending": ((7, 33, 50, 2), RewardAndEnding(2, True)),
