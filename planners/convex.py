@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+
+from dynamics.workers import one_torch_thread
 
 
 def convex_part(hessians: np.ndarray) -> np.ndarray:
@@ -20,7 +23,8 @@ def convex_part(hessians: np.ndarray) -> np.ndarray:
     convex[:, alone, alone] = np.maximum(hessians[:, alone, alone], 0.0)
     if len(coupled):
         block = np.ix_(range(len(hessians)), coupled, coupled)
-        values, vectors = np.linalg.eigh(hessians[block])
-        part = (vectors * np.maximum(values, 0.0)[:, None, :]) @ vectors.swapaxes(-1, -2)
-        convex[block] = 0.5 * (part + part.swapaxes(-1, -2))
+        with one_torch_thread():  # NumPy's library gives other bits on other numbers of threads
+            values, vectors = torch.linalg.eigh(torch.from_numpy(hessians[block]))
+            part = (vectors * values.clamp_min(0.0).unsqueeze(-2)) @ vectors.mT
+            convex[block] = (0.5 * (part + part.mT)).numpy()
     return convex

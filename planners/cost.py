@@ -18,7 +18,7 @@ class Cost(ABC):
 
     pure: bool = False
     """True promises that it stays the same function of x and u alone, whatever happens, and takes no branch by the value of a number
-    (torch.where instead): planners then compile it, values and derivatives (`planners.compiler`)."""
+    (torch.where instead): planners then compile it, values and derivatives (`planners.compiler`). Derived classes promise it too."""
 
     @abstractmethod
     def terms(self, x: Tensor, u: Tensor) -> dict[str, Tensor]:

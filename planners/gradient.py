@@ -72,7 +72,8 @@ class GradientPlanner(ModelPlanner):
         self._cost = None
         """Where model and cost know their derivatives themselves."""
         if isinstance(model, DifferentiableRollouts) and model.particles == 1:
-            self._cost = compiled_cost(evaluator.cost, model.state_space, len(self.lower))
+            cost = compiled_cost(evaluator.cost, model.state_space, len(self.lower))
+            self._cost = cost if cost is not None and cost.slopes_known else None
 
     def search(self, x0: Tensor, nominal: Tensor | None, generator: torch.Generator, time_is_up: Callable[[], bool]) -> Found:
         config = self.config

@@ -75,6 +75,8 @@ class TrajectoryProblem:
                                      "use a sampling planner (cem, icem, mppi), or a cost whose `survival` is None")
         by_itself = hasattr(cost, "totals") and hasattr(cost, "expand")
         self._compiled = None if by_itself else compiled_cost(cost, self.space, self.nu)
+        if self._compiled is not None:
+            _ = self._compiled.expands  # compiled here, not in the first plan
 
     def middle(self, horizon: int) -> np.ndarray:
         """Return commands (horizon, nu) in the middle of the box; zero, or the limit next to it, where it is not limited."""

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from planners.compiler.expression import Number, Scalar, Tape
-
-
-class NotCompilable(Exception):
-    """What the compiler does not know, in words."""
+from planners.compiler.expression import NotCompilable, Number, Scalar, Tape
 
 
 class Arithmetic:
@@ -22,9 +18,17 @@ class Arithmetic:
         self._tape = tape
 
     def each(self, operation: str, *arguments: Any) -> np.ndarray:
-        """Apply one of our own operations number by number; where numbers are asked for, truths are 1 and 0."""
+        """Apply one of our own operations number by number; truths are 1 and 0 where numbers are asked for, numbers true but zero."""
         def apply(*given: Any) -> Number | Scalar:
-            lifted = map(plain, given) if operation in _OF_TRUTHS else (self._number(plain(a)) for a in given)
+            lifted = [plain(a) for a in given]
+            if operation in ("and", "or", "not"):
+                lifted = [a if is_truth(a) else self._tape.apply("ne", a, 0.0) for a in lifted]
+            elif operation == "select":
+                condition, *chosen = lifted
+                condition = condition if is_truth(condition) else self._tape.apply("ne", condition, 0.0)
+                lifted = [condition, *(chosen if all(map(is_truth, chosen)) else map(self._number, chosen))]
+            else:
+                lifted = [self._number(a) for a in lifted]
             return self._tape.apply(operation, *lifted)
 
         return as_array(np.frompyfunc(apply, len(arguments), 1)(*arguments))
@@ -39,13 +43,16 @@ class Arithmetic:
         return self.sub(b, a, alpha=alpha)
 
     def div(self, a: Any, b: Any, *, rounding_mode: str | None = None) -> np.ndarray:
-        divided = self.each("div", a, b)
         if rounding_mode not in (None, "floor"):
             raise NotCompilable(f"it divides with rounding_mode={rounding_mode!r}")
-        return divided if rounding_mode is None else self.each("floor", divided)
+        if rounding_mode is None:
+            return self.each("div", a, b)
+        return self.each("round", self.each("div", self.each("sub", a, self.remainder(a, b)), b))
 
     def remainder(self, a: Any, b: Any) -> np.ndarray:
-        return self.each("sub", a, self.each("mul", self.div(a, b, rounding_mode="floor"), b))
+        rest = self.each("fmod", a, b)
+        beyond = self.each("and", self.each("ne", rest, 0.0), self.each("ne", self.each("lt", rest, 0.0), self.each("lt", b, 0.0)))
+        return self.each("select", beyond, self.each("add", rest, b), rest)
 
     def pow(self, a: Any, b: Any) -> np.ndarray:
         return self.each("pow", a, b)
@@ -59,9 +66,6 @@ class Arithmetic:
     def reciprocal(self, a: Any) -> np.ndarray:
         return self.each("div", 1.0, a)
 
-    def sigmoid(self, a: Any) -> np.ndarray:
-        return self.each("div", 1.0, self.each("add", 1.0, self.each("exp", self.each("neg", a))))
-
     def sinc(self, a: Any) -> np.ndarray:
         angle = self.each("mul", a, math.pi)
         at_zero = self.each("eq", angle, 0.0)
@@ -70,8 +74,9 @@ class Arithmetic:
 
     def softplus(self, a: Any, beta: float = 1, threshold: float = 20) -> np.ndarray:
         scaled = self.each("mul", a, beta)
-        bent = self.each("div", self.each("log1p", self.each("exp", scaled)), beta)
-        return self.each("select", self.each("gt", scaled, threshold), a, bent)
+        straight = self.each("gt", scaled, threshold)
+        bent = self.each("div", self.each("log1p", self.each("exp", self.each("select", straight, 0.0, scaled))), beta)
+        return self.each("select", straight, a, bent)
 
     def relu(self, a: Any) -> np.ndarray:
         return self.each("select", self.each("le", a, 0.0), 0.0, a)
@@ -99,30 +104,29 @@ class Arithmetic:
         return as_array(np.frompyfunc(self._number, 1, 1)(a))
 
     def _number(self, value: Any) -> Number | Scalar:
-        truth = isinstance(value, bool | np.bool_) or (isinstance(value, Number) and value.operation in _TRUTHS)
-        return self._tape.apply("select", plain(value), 1.0, 0.0) if truth else value
+        return self._tape.apply("select", plain(value), 1.0, 0.0) if is_truth(value) else value
 
     def sum(self, a: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> np.ndarray:
         return self._reduced("add", self.to_copy(a), dim, keepdim, 0.0)
 
     def prod(self, a: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> np.ndarray:
-        return self._reduced("mul", a, dim, keepdim, 1.0)
+        return self._reduced("mul", self.to_copy(a), dim, keepdim, 1.0)
 
     def mean(self, a: Any, dim: Any = None, keepdim: bool = False, **_: Any) -> np.ndarray:
         total = self.sum(a, dim, keepdim)
         return self.each("div", total, np.size(a) / np.size(total))
 
     def amax(self, a: Any, dim: Any = (), keepdim: bool = False) -> np.ndarray:
-        return self._reduced("max", a, dim, keepdim, None)
+        return self._reduced("max", self.to_copy(a), dim, keepdim, None)
 
     def amin(self, a: Any, dim: Any = (), keepdim: bool = False) -> np.ndarray:
-        return self._reduced("min", a, dim, keepdim, None)
+        return self._reduced("min", self.to_copy(a), dim, keepdim, None)
 
     def all(self, a: Any, dim: Any = None, keepdim: bool = False) -> np.ndarray:
-        return self._reduced("and", a, dim, keepdim, True)
+        return self._reduced("and", self.each("ne", a, 0.0), dim, keepdim, True)
 
     def any(self, a: Any, dim: Any = None, keepdim: bool = False) -> np.ndarray:
-        return self._reduced("or", a, dim, keepdim, False)
+        return self._reduced("or", self.each("ne", a, 0.0), dim, keepdim, False)
 
     def linalg_vector_norm(self, a: Any, ord: float = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> np.ndarray:
         if ord == 1:
@@ -155,6 +159,18 @@ class Arithmetic:
 
     bmm = matmul = mm
 
+    def addmm(self, bias: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> np.ndarray:
+        return self.each("add", self.each("mul", bias, beta), self.each("mul", self.mm(a, b), alpha))
+
+    def masked_fill(self, a: Any, where: Any, value: Any) -> np.ndarray:
+        return self.each("select", where, value, a)
+
+    def hypot(self, a: Any, b: Any) -> np.ndarray:
+        return self.linalg_vector_norm(np.stack(np.broadcast_arrays(as_array(a), as_array(b))), 2, [0])
+
+    def isnan(self, a: Any) -> np.ndarray:
+        return self.each("ne", a, a)
+
     def mv(self, a: Any, b: Any) -> np.ndarray:
         return self.sum(self.each("mul", a, b), [-1])
 
@@ -168,11 +184,10 @@ class Arithmetic:
 
 ELEMENTWISE = {name: name for name in (
     "mul", "neg", "atan2", "sqrt", "abs", "floor", "ceil", "round", "sign", "exp", "log", "log1p", "expm1", "sin", "cos", "tan", "asin",
-    "acos", "atan", "sinh", "cosh", "tanh", "erf", "lt", "le", "gt", "ge", "eq", "ne")} | {
+    "acos", "atan", "sinh", "cosh", "tanh", "sigmoid", "erf", "fmod", "trunc", "lt", "le", "gt", "ge", "eq", "ne")} | {
     "maximum": "max", "minimum": "min", "logical_and": "and", "logical_or": "or", "logical_not": "not",
     "bitwise_and": "and", "bitwise_or": "or", "bitwise_not": "not", "true_divide": "div"}
 """Torch's operations that take number by number, and what they are here."""
-_OF_TRUTHS = ("and", "or", "not", "select")
 _TRUTHS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 
 
@@ -186,3 +201,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, Number | bool | float):
         return value
     return bool(value) if isinstance(value, np.bool_) else float(value)
+
+
+def is_truth(value: Any) -> bool:
+    """Return whether a value is true or false, not a number."""
+    if isinstance(value, Number):
+        return value.operation in _TRUTHS or (value.operation == "select" and all(map(is_truth, value.arguments[1:])))
+    return isinstance(value, bool | np.bool_)

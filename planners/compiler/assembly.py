@@ -8,7 +8,7 @@ from ctypes import _CFuncPtr
 
 from llvmlite import ir
 
-from dynamics.kernels.code import I64, Code, Value
+from dynamics.kernels.code import Code, Value
 from dynamics.kernels.compiled import load, processor_features
 from planners.compiler.expression import Number, Scalar, Tape
 from planners.compiler.operations import F64, OPERATIONS, TRUTH
@@ -89,7 +89,7 @@ def _value(code: Code, number: Number | Scalar, there: Mapping[int, Value]) -> V
     return code.constant(number, TRUTH if isinstance(number, bool) else F64)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _compiled(source: str, functions: tuple[tuple[str, int], ...]) -> dict[str, _CFuncPtr]:
     return load(source, processor_features(), dict(functions))
 
@@ -98,5 +98,3 @@ def compiled(module: ir.Module, functions: Mapping[str, int]) -> dict[str, _CFun
     """Return functions of a module by name, each with its number of arguments; the same text is compiled once."""
     return _compiled(str(module), tuple(functions.items()))
 
-
-__all__ = ["I64", "TOTALS", "compiled", "expansion", "totals"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable
 from ctypes import _CFuncPtr
 
 import numpy as np
@@ -14,68 +16,66 @@ from torch import Tensor
 
 from dynamics.state_space import StateSpace
 from planners.compiler import assembly
-from planners.compiler.arithmetic import NotCompilable
 from planners.compiler.derivatives import at_zero, gradient, hessian
-from planners.compiler.expression import Number, Scalar, Tape
+from planners.compiler.expression import NotCompilable, Number, Scalar, Tape
 from planners.compiler.tracing import trace
 from planners.cost import Cost
-from planners.nearby import nearby
+from planners.torch_expansion import expanded_by_torch, nearby
 from robots.errors import ShapeError
 
 logger = logging.getLogger(__name__)
-LARGEST = 20_000
-"""Numbers that a cost may be computed from, derivatives included; larger ones (a learned cost's network) are torch's."""
 _CHECKED = 8
-"""States at which what was compiled is compared with torch before it is trusted."""
+"""States at which what was compiled is compared with torch before it is trusted; a quarter of them for derivatives."""
+_CLOSE = 1e-9
+"""Largest difference from torch that rounding explains, of the largest number."""
 
 
 class CompiledCost:
-    """The values and derivatives of a `pure` cost; NotCompilable where it cannot be.
+    """The values of a `pure` cost, and its derivatives from when they are first asked for; NotCompilable where it cannot be.
 
-    Values are those of torch but for rounding, sums over time are taken in its order; not a number stays so.
+    Values are those of torch but for rounding, sums over time are taken in its order; not a number stays so. It does not keep the cost.
     """
 
     def __init__(self, cost: Cost, space: StateSpace, nu: int) -> None:
-        self._cost, self._space, self._nu = cost, space, nu
-        if cost.survival(*self._example()) is not None:
-            raise NotCompilable("it ends episodes with a probability, which sums do not weigh")
-        self._of_values = self._compile_totals(lambda x, u: [cost.running(x, u)], True)
-        self._check()
+        self._cost, self._space, self._nu = weakref.ref(cost), space, nu
+        self._names = [*self._terms_of(cost), "terminal"]
+        module, sizes = ir.Module("cost"), {"x": space.nx, "u": nu}
+        ended = trace(lambda x: [cost.terminal(x)], {"x": space.nx})
+        _assemble(assembly.totals, module, "totals", trace(lambda x, u: [cost.running(x, u)], sizes), ended, True)
+        _assemble(assembly.totals, module, "terms", trace(lambda x, u: list(cost.terms(x, u).values()), sizes), ended, False)
+        functions = assembly.compiled(module, {"totals": assembly.TOTALS, "terms": assembly.TOTALS})
+        self._totals, self._terms = functions["totals"], functions["terms"]
+        self._check_values(cost)
 
     def totals(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Return costs (N,) of plans actions (N, H, nu) through states (N, H, nx), the first one left from x0 (nx,), or (N, nx).
 
         ShapeError for others.
         """
-        return self._sums(self._of_values, x0, states, actions, 1)[:, 0]
+        return self._sums(self._totals, x0, states, actions, 1)[:, 0]
 
     def by_term(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray) -> dict[str, np.ndarray]:
         """Return the sums (N,) of every term, and of 'terminal'; see `totals`."""
-        names, function = self._of_terms
-        return dict(zip(names, self._sums(function, x0, states, actions, len(names)).T, strict=True))
+        return dict(zip(self._names, self._sums(self._terms, x0, states, actions, len(self._names)).T, strict=True))
 
-    def expand(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    @functools.cached_property
+    def expands(self) -> bool:
+        """Whether `expand` can be called; compiles it, so that no plan has to."""
+        return self._expansion is not None
+
+    @functools.cached_property
+    def slopes_known(self) -> bool:
+        """Whether `slopes` can be called; compiles it."""
+        return self._gradients is not None
+
+    def expand(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return gradient (H, n), Hessian (H, n, n), n = ndx + nu, and gradient (ndx,) and Hessian (ndx, ndx) of the end, at
-        states (H + 1, nx) and actions (H, nu), finite; None where derivatives are too many to compile."""
-        if self._of_derivatives is None:
-            return None
-        running, terminal = self._of_derivatives
-        if states.shape != (len(actions) + 1, self._space.nx) or actions.shape[1:] != (self._nu,):
-            raise ShapeError(f"compiled cost: expected (H + 1, {self._space.nx}) and (H, {self._nu}), got {states.shape} and "
-                             f"{actions.shape}")
-        states, actions = np.ascontiguousarray(states, np.float64), np.ascontiguousarray(actions, np.float64)
-        horizon, ndx = len(actions), self._space.ndx
-        n = ndx + self._nu
-        found = np.zeros((horizon, n)), np.zeros((horizon, n, n)), np.zeros(ndx), np.zeros((ndx, ndx))
-        running(_at(states), _at(actions), horizon, _at(found[0]), _at(found[1]))
-        terminal(_at(states[horizon]), 0, 1, _at(found[2]), _at(found[3]))
-        return found
+        states (H + 1, nx) and actions (H, nu), finite."""
+        return self._along(self._expansion, states, actions)
 
     def slopes(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient (H, n) and that of the end (ndx,), see `expand`; NotCompilable where derivatives are too many."""
-        found = self.expand(states, actions)
-        if found is None:
-            raise NotCompilable("its derivatives are too many")
+        """Return the gradients alone, (H, n) and (ndx,), see `expand`."""
+        found = self._along(self._gradients, states, actions)
         return found[0], found[2]
 
     def _sums(self, function: _CFuncPtr, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, count: int) -> np.ndarray:
@@ -92,79 +92,135 @@ class CompiledCost:
                  _at(actions), actions.strides[0], actions.strides[1], samples, horizon, _at(sums))
         return sums
 
+    def _along(self, functions: tuple[_CFuncPtr, _CFuncPtr] | None, states: np.ndarray,
+               actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        if functions is None:
+            raise NotCompilable("its derivatives")
+        if states.shape != (len(actions) + 1, self._space.nx) or actions.shape[1:] != (self._nu,):
+            raise ShapeError(f"compiled cost: expected (H + 1, {self._space.nx}) and (H, {self._nu}), got {states.shape} and "
+                             f"{actions.shape}")
+        states, actions = np.ascontiguousarray(states, np.float64), np.ascontiguousarray(actions, np.float64)
+        horizon, ndx = len(actions), self._space.ndx
+        n = ndx + self._nu
+        found = np.zeros((horizon, n)), np.zeros((horizon, n, n)), np.zeros(ndx), np.zeros((ndx, ndx))
+        running, terminal = functions
+        running(_at(states), _at(actions), horizon, _at(found[0]), _at(found[1]))
+        terminal(_at(states[horizon]), 0, 1, _at(found[2]), _at(found[3]))
+        return found
+
     @functools.cached_property
-    def _of_terms(self) -> tuple[list[str], _CFuncPtr]:
-        names = list(self._cost.terms(*self._example()))
-        return [*names, "terminal"], self._compile_totals(lambda x, u: list(self._cost.terms(x, u).values()), False)
-
-    def _example(self) -> tuple[Tensor, Tensor]:
-        """Return a state and a command."""
-        return torch.full((self._space.nx,), 0.5, dtype=torch.float64), torch.full((self._nu,), 0.5, dtype=torch.float64)
-
-    def _compile_totals(self, running: Callable[[Tensor, Tensor], Sequence[Tensor]], together: bool) -> _CFuncPtr:
-        sizes = {"x": self._space.nx, "u": self._nu}
-        module = ir.Module("cost")
-        running_tape, ended = trace(running, sizes), trace(lambda x: [self._cost.terminal(x)], {"x": sizes["x"]})
-        _check_size(*running_tape, *ended)
-        assembly.totals(module, "totals", running_tape, ended, together)
-        return assembly.compiled(module, {"totals": assembly.TOTALS})["totals"]
+    def _expansion(self) -> tuple[_CFuncPtr, _CFuncPtr] | None:
+        return self._derived(second=True)
 
     @functools.cached_property
-    def _of_derivatives(self) -> tuple[_CFuncPtr, _CFuncPtr] | None:
+    def _gradients(self) -> tuple[_CFuncPtr, _CFuncPtr] | None:
+        return self._derived(second=False)
+
+    def _derived(self, second: bool) -> tuple[_CFuncPtr, _CFuncPtr] | None:
+        cost = self._cost()
+        if cost is None:
+            raise RuntimeError("the cost is gone that this was compiled from: keep it for as long as it is planned with")
         try:
-            return self._compile_derivatives()
+            module, sizes = ir.Module("expansion"), {"x": self._space.nx, "u": self._nu}
+            _assemble(assembly.expansion, module, "running", *self._derivatives(cost.running, True, second), sizes)
+            _assemble(assembly.expansion, module, "terminal", *self._derivatives(lambda x, u: cost.terminal(x), False, second), sizes)
+            functions = assembly.compiled(module, {"running": 5, "terminal": 5})
+            self._check_derivatives(cost, (functions["running"], functions["terminal"]), second)
         except NotCompilable as reason:
-            logger.warning("the derivatives of %s are not compiled, planning with them is slower: %s", type(self._cost).__name__, reason)
+            _tell(f"derivatives of {type(cost).__name__} are not compiled", reason)
             return None
-
-    def _compile_derivatives(self) -> tuple[_CFuncPtr, _CFuncPtr]:
-        module, sizes = ir.Module("expansion"), {"x": self._space.nx, "u": self._nu}
-        assembly.expansion(module, "running", *self._derivatives(self._cost.running, True), sizes)
-        assembly.expansion(module, "terminal", *self._derivatives(lambda x, u: self._cost.terminal(x), False), sizes)
-        functions = assembly.compiled(module, {"running": 5, "terminal": 5})
         return functions["running"], functions["terminal"]
 
-    def _derivatives(self, function: Callable[[Tensor, Tensor], Tensor], with_commands: bool) -> tuple[Tape, list[Number | Scalar], dict]:
+    def _derivatives(self, function: Callable[[Tensor, Tensor], Tensor], with_commands: bool,
+                     second: bool) -> tuple[Tape, list[Number | Scalar], dict]:
         """Return the tape of the derivatives by [dx, du] at no change, the first and the second ones."""
         space = self._space
         tape, (result,) = trace(lambda x, u, dx: [function(nearby(space, x, dx), u)], {"x": space.nx, "u": self._nu, "dx": space.ndx})
         variables = [tape.variable("dx", i) for i in range(space.ndx)]
         variables += [tape.variable("u", i) for i in range(self._nu)] if with_commands else []
         slopes = gradient(tape, result, variables)
-        bends = hessian(tape, slopes, variables)
-        _check_size(tape, [*slopes, *bends.values()])
+        bends = hessian(tape, slopes, variables) if second else {}
         at, results = at_zero([*slopes, *bends.values()], "dx")
         return at, results[:len(slopes)], dict(zip(bends, results[len(slopes):], strict=True))
 
-    def _check(self) -> None:
+    def _terms_of(self, cost: Cost) -> list[str]:
+        """Return the names of the cost's terms."""
+        x, u = (torch.full((size,), 0.5, dtype=torch.float64) for size in (self._space.nx, self._nu))
+        try:
+            ends, terms = cost.survival(x, u) is not None, cost.terms(x, u)
+        except Exception as error:  # whatever a user's function may raise of a single state
+            raise NotCompilable(f"it cannot charge a single state and command, without leading dimensions: {error!r}") from error
+        if ends:
+            raise NotCompilable("it ends episodes with a probability, which sums do not weigh")
+        return list(terms)
+
+    def _drawn(self, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return states (*shape + 1, nx) and commands (*shape, nu) to be compared at."""
+        rng, (*rows, horizon) = np.random.default_rng(0), shape
+        x, u = rng.normal(size=(*rows, horizon + 1, self._space.nx)), rng.normal(size=(*shape, self._nu))
+        for start, *_ in self._space.quaternions:
+            x[..., start:start + 4] /= np.linalg.norm(x[..., start:start + 4], axis=-1, keepdims=True)
+        return x, u
+
+    def _check_values(self, cost: Cost) -> None:
         """NotCompilable unless the compiled values are torch's."""
-        generator = np.random.default_rng(0)
-        x, u = generator.normal(size=(_CHECKED, 2, self._space.nx)), generator.normal(size=(_CHECKED, 1, self._nu))
-        found = self.totals(x[:, 0], x[:, 1:], u)
+        x, u = self._drawn(_CHECKED, 1)
         with torch.no_grad():
             states, actions = torch.from_numpy(x), torch.from_numpy(u)
-            expected = (self._cost.running(states[:, 0], actions[:, 0]) + self._cost.terminal(states[:, 1])).numpy()
-        if not np.allclose(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True):
-            raise NotCompilable(f"compiled it is {found.tolist()}, in torch {expected.tolist()}: does it choose by the values of numbers, "
-                                "or remember?")
+            ended = cost.terminal(states[:, 1])
+            expected = {"running": cost.running(states[:, 0], actions[:, 0]) + ended, "terminal": ended}
+            expected |= cost.terms(states[:, 0], actions[:, 0])
+        found = {"running": self.totals(x[:, 0], x[:, 1:], u)} | self.by_term(x[:, 0], x[:, 1:], u)
+        for name, theirs in expected.items():
+            _compare(f"{name!r}", found[name], theirs.numpy())
+
+    def _check_derivatives(self, cost: Cost, functions: tuple[_CFuncPtr, _CFuncPtr], second: bool) -> None:
+        """NotCompilable unless the compiled derivatives are torch's, wherever torch has any."""
+        x, u = self._drawn(_CHECKED // 4)
+        found, expected = self._along(functions, x, u), expanded_by_torch(cost, self._space, x, u)
+        for k in range(0, 4, 1 if second else 2):
+            _compare(f"derivative {k}", found[k], expected[k])
+
+
+_kept: weakref.WeakKeyDictionary[Cost, dict[tuple[int, int], tuple[StateSpace, CompiledCost | None]]] = weakref.WeakKeyDictionary()
+_keeping = threading.Lock()
 
 
 def compiled_cost(cost: Cost, space: StateSpace, nu: int) -> CompiledCost | None:
-    """Return the cost compiled, or None where it does not say that it is pure or cannot be compiled: torch then computes it."""
+    """Return the cost compiled, once for all planners; None where it does not say that it is pure or cannot be: torch then computes it."""
     if not cost.pure:
         return None
+    with _keeping:
+        known = _kept.setdefault(cost, {})
+        if (id(space), nu) not in known:
+            try:
+                made = CompiledCost(cost, space, nu)
+            except NotCompilable as reason:
+                _tell(f"{type(cost).__name__} is not compiled", reason)
+                made = None
+            known[id(space), nu] = space, made
+        return known[id(space), nu][1]
+
+
+def _assemble(write: Callable[..., None], module: ir.Module, *arguments: object) -> None:
+    """Write instructions; NotCompilable where torch mixes kinds of numbers in a way that is not known here."""
     try:
-        return CompiledCost(cost, space, nu)
-    except NotCompilable as reason:
-        logger.warning("%s is not compiled, planning with it is slower: %s", type(cost).__name__, reason)
-        return None
+        write(module, *arguments)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise NotCompilable(f"it mixes numbers and truths in a way that is not known here: {error}") from error
 
 
-def _check_size(*parts: object) -> None:
-    for tape, results in zip(parts[::2], parts[1::2], strict=True):
-        count = len(tape.behind(results))
-        if count > LARGEST:
-            raise NotCompilable(f"it is computed from {count} numbers, more than {LARGEST}")
+def _compare(what: str, found: np.ndarray, expected: np.ndarray) -> None:
+    there = np.isfinite(expected)
+    largest = max(1.0, float(np.abs(expected[there]).max(initial=0.0)))
+    off = float(np.abs(np.where(there, found - np.where(there, expected, 0.0), 0.0)).max(initial=0.0))
+    if not off <= _CLOSE * largest:
+        raise NotCompilable(f"its {what} is off torch's by {off:.3g}: does it choose by the values of numbers, remember, detach, or "
+                            "compute in float32?")
+
+
+def _tell(what: str, reason: NotCompilable) -> None:
+    logger.warning("%s, planning is slower: %s", what, reason)
 
 
 def _at(array: np.ndarray) -> int:

@@ -7,12 +7,19 @@ from collections.abc import Iterable
 from planners.compiler.operations import OPERATIONS
 
 Scalar = float | int | bool
+LARGEST = 5_000
+"""Numbers on a tape: a second of LLVM. What needs more (a network) torch computes faster than it is compiled; costs by hand need 2000."""
+
+
+class NotCompilable(Exception):
+    """What the compiler does not know, in words."""
 
 
 class Tape:
-    """What was computed, in its order: a number's arguments come before it."""
+    """What was computed, in its order: a number's arguments come before it. NotCompilable for more than `largest` numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int = LARGEST) -> None:
+        self._largest = largest
         self.numbers: list[Number] = []
         self._known: dict[tuple, Number] = {}
 
@@ -33,6 +40,8 @@ class Tape:
 
     def _number(self, key: tuple, operation: str | None, arguments: tuple, given: tuple[str, int] | None) -> Number:
         if key not in self._known:
+            if len(self.numbers) == self._largest:
+                raise NotCompilable(f"it is computed from more than {self._largest} numbers")
             self._known[key] = Number(self, len(self.numbers), operation, arguments, given)
             self.numbers.append(self._known[key])
         return self._known[key]

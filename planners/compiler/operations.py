@@ -72,7 +72,19 @@ def _power_by_base(g: Any, r: Any, a: Any, exponent: Any) -> Any:
 
 
 def _power_by_exponent(g: Any, r: Any, a: Any, exponent: Any) -> Any:
-    return g * (r * exponent.tape.apply("log", a))
+    apply = exponent.tape.apply
+    return g * (r * apply("log", apply("select", apply("eq", a, 0.0), 1.0, a)))  # at zero: no slope, as torch has it
+
+
+def _angle_by(k: int) -> Callable[..., Any]:
+    """Return the pull of atan2(y, x) along its argument k; at the origin zero, as torch has it."""
+    def pull(g: Any, r: Any, y: Any, x: Any) -> Any:
+        apply = r.tape.apply
+        square = apply("add", apply("mul", x, x), apply("mul", y, y))
+        per_square = g / apply("select", apply("eq", square, 0.0), 1.0, square)
+        return per_square * x if k == 0 else -(per_square * y)
+
+    return pull
 
 
 def _simpler_choice(condition: Any, yes: Any, no: Any) -> Any:
@@ -120,6 +132,10 @@ def _condition(sign: str, plain: Callable[..., bool]) -> Operation:
     return Operation(lambda a, b: bool(plain(a, b)), _compare(sign))
 
 
+def _remainder(a: float, b: float) -> float:
+    return float(np.fmod(a, b))
+
+
 def _divided(a: float, b: float) -> float:
     return float(np.float64(a) / np.float64(b))
 
@@ -133,8 +149,9 @@ OPERATIONS: dict[str, Operation] = {
     "neg": Operation(lambda a: -a, lambda c, a: -a, (lambda g, r, a: -g,)),
     "pow": Operation(lambda a, b: float(np.float64(a) ** b), _function("llvm.pow.f64"), (_power_by_base, _power_by_exponent),
                      _simpler_power),
-    "atan2": Operation(math.atan2, _function("atan2"), (lambda g, r, y, x: g * x / (x * x + y * y),
-                                                        lambda g, r, y, x: -(g * y / (x * x + y * y)))),
+    "atan2": Operation(math.atan2, _function("atan2"), (_angle_by(0), _angle_by(1))),
+    "fmod": Operation(_remainder, lambda c, a, b: Value(c, c.builder.frem(a.value, b.value)),
+                      (lambda g, r, a, b: g, lambda g, r, a, b: -(g * r.tape.apply("trunc", r.tape.apply("div", a, b))))),
     "select": Operation(lambda condition, yes, no: yes if condition else no, _choose,
                         (_never, lambda g, r, c, yes, no: c.apply("select", g, 0.0), lambda g, r, c, yes, no: c.apply("select", 0.0, g)),
                         _simpler_choice),
@@ -143,6 +160,7 @@ OPERATIONS: dict[str, Operation] = {
     "sqrt": _one(np.sqrt, "llvm.sqrt.f64", lambda g, r, a: 0.5 * g / r),
     "abs": _one(np.abs, "llvm.fabs.f64", lambda g, r, a: g * a.apply("sign")),
     "floor": _one(np.floor, "llvm.floor.f64"),
+    "trunc": _one(np.trunc, "llvm.trunc.f64"),
     "ceil": _one(np.ceil, "llvm.ceil.f64"),
     "round": _one(np.rint, "llvm.rint.f64"),
     "sign": Operation(lambda a: float(np.sign(a)),
@@ -160,6 +178,8 @@ OPERATIONS: dict[str, Operation] = {
     "sinh": _one(np.sinh, "sinh", lambda g, r, a: g * a.apply("cosh")),
     "cosh": _one(np.cosh, "cosh", lambda g, r, a: g * a.apply("sinh")),
     "tanh": _one(np.tanh, "tanh", lambda g, r, a: g * (1.0 - r * r)),
+    "sigmoid": Operation(lambda a: 1.0 / (1.0 + float(np.exp(-a))), lambda c, a: 1.0 / (c.intrinsic("llvm.exp.f64", F64, -a) + 1.0),
+                         (lambda g, r, a: g * (r * (1.0 - r)),)),
     "erf": Operation(math.erf, _function("erf"), (lambda g, r, a: g * (2.0 / math.sqrt(math.pi)) * (-(a * a)).apply("exp"),)),
     "lt": _condition("<", lambda a, b: a < b),
     "le": _condition("<=", lambda a, b: a <= b),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from planners.compiler.arithmetic import NotCompilable, as_array
-from planners.compiler.expression import Number
+from planners.compiler.arithmetic import as_array
+from planners.compiler.expression import NotCompilable, Number
 
 
 def _along(a: np.ndarray, dim: int, which: slice) -> np.ndarray:
@@ -27,7 +27,14 @@ def _slice(a: Any, dim: int = 0, start: int | None = None, end: int | None = Non
 def _places(indices: Sequence[Any]) -> tuple[Any, ...]:
     if any(isinstance(n, Number) for i in indices if i is not None for n in as_array(i).flat):
         raise NotCompilable("it picks entries by numbers that are not known before")
-    return tuple(slice(None) if i is None else np.asarray(i) for i in indices)
+    return tuple(slice(None) if i is None else _known_places(as_array(i)) for i in indices)
+
+
+def _known_places(index: np.ndarray) -> np.ndarray:
+    """Return places, or truths, that went through arithmetic as they were."""
+    if index.dtype != object:
+        return index
+    return index.astype(bool if all(isinstance(n, bool) for n in index.flat) else np.int64)
 
 
 def _index(a: Any, indices: Sequence[Any]) -> np.ndarray:

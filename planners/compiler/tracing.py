@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from planners.compiler.arithmetic import ELEMENTWISE, Arithmetic, NotCompilable, as_array, plain
-from planners.compiler.expression import Number, Scalar, Tape
+from planners.compiler.arithmetic import ELEMENTWISE, Arithmetic, as_array, plain
+from planners.compiler.expression import NotCompilable, Number, Scalar, Tape
 from planners.compiler.shapes import SHAPES
+
+_TRACING = threading.Lock()
+"""Torch traces one function at a time."""
 
 
 def trace(function: Callable[..., Sequence[Tensor]], sizes: Mapping[str, int]) -> tuple[Tape, list[Number | Scalar]]:
@@ -24,12 +28,18 @@ def trace(function: Callable[..., Sequence[Tensor]], sizes: Mapping[str, int]) -
 
     examples = [torch.full((size,), 0.5, dtype=torch.float64) for size in sizes.values()]
     try:
-        graph = make_fx(function)(*examples).graph
+        with _TRACING:
+            graph = make_fx(function)(*examples).graph
     except Exception as error:  # whatever a user's function may raise on proxies
         raise NotCompilable(f"torch cannot trace it: {error}") from error
     tape = Tape()
     given = [np.asarray([tape.variable(name, i) for i in range(size)], object) for name, size in sizes.items()]
-    return tape, _Reader(Arithmetic(tape), graph.owning_module).read(graph, given)
+    try:
+        return tape, _Reader(Arithmetic(tape), graph.owning_module).read(graph, given)
+    except NotCompilable:
+        raise
+    except Exception as error:  # torch has more ways to call its operations than are known here
+        raise NotCompilable(f"it calls torch in a way that is not known here: {error!r}") from error
 
 
 class _Reader:
@@ -62,6 +72,8 @@ class _Reader:
         written = node.target.overloadpacket.__name__
         name, arguments, options = written.strip("_"), self._known(list(node.args)), self._known(dict(node.kwargs))
         if name in ELEMENTWISE:
+            if options:
+                raise NotCompilable(f"it uses torch's {written} with {', '.join(options)}")
             result = self._arithmetic.each(ELEMENTWISE[name], *arguments)
         else:
             known = SHAPES.get(name) or getattr(self._arithmetic, name, None)

@@ -61,7 +61,8 @@ def test_slopes_are_those_of_torch_through_the_model(model):
 
 
 def test_what_diverges_costs_everything_and_has_no_slope(model):
-    cost = CompiledCost(Pose(), model.state_space, 2)
+    pose = Pose()
+    cost = CompiledCost(pose, model.state_space, 2)
     actions = np.zeros((3, 5, 2))
     actions[1, 2] = np.nan
     costs, slopes = costs_and_slopes(model, cost, start(model), actions)
@@ -71,7 +72,8 @@ def test_what_diverges_costs_everything_and_has_no_slope(model):
 
 
 def test_other_shapes_are_refused(model):
-    cost, x0 = CompiledCost(Pose(), model.state_space, 2), start(model)
+    pose, x0 = Pose(), start(model)
+    cost = CompiledCost(pose, model.state_space, 2)
     states, actions = np.zeros((3, 5, len(x0))), np.zeros((3, 5, 2))
     for wrong in ((x0[1:], states, actions), (x0, states[:, 1:], actions), (x0, states, actions[:, :, :1]),
                   (x0, states[:, :0], actions[:, :0])):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dynamics.state_space import Channel, StateSpace
-from planners.compiler.arithmetic import NotCompilable
 from planners.compiler.compiled_cost import CompiledCost, compiled_cost
+from planners.compiler.expression import NotCompilable
 from planners.compiler.tracing import trace
 from planners.cost import Cost
 from planners.cost_expansion import expand_cost
@@ -74,6 +77,16 @@ FUNCTIONS = {
               + torch.stack(x.unbind(-1)[::-1], -1)[..., :2].mul(u).sum(-1) + x.split(2, dim=-1)[1].sum(-1) ** 2,
     "in place": in_place,
     "constant": lambda x, u: torch.ones(x.shape[:-1], dtype=x.dtype),
+}
+
+
+TRUTHS = {
+    "chosen truths": lambda x, u: torch.where(x[..., 2] > 0, x[..., 0] > 0, x[..., 1] > 0) * x[..., 3],
+    "their product": lambda x, u: (x > -1).prod(-1) * x[..., 3] + (x > 0).amax(-1),
+    "numbers as truths": lambda x, u: torch.logical_and(x[..., 0], torch.floor(x[..., 1])) * x[..., 2] + x.floor().all(-1)
+                         + torch.logical_not(x[..., 3].floor()) + x[..., :2].floor().any(-1),
+    "places that were computed": lambda x, u: x[..., torch.tensor([0, 1]) + 1].sum(-1) + x.masked_fill(x > 0, 2.0).sum(-1)
+                                 + torch.hypot(x[..., 0], x[..., 1]) + x[..., 0].isnan(),
 }
 
 
@@ -157,6 +170,81 @@ def test_what_is_no_number_stays_so(name):
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
 
 
+@pytest.mark.parametrize("name", TRUTHS)
+def test_truths_count_as_torch_counts_them(name):
+    cost, (states, actions) = Given(TRUTHS[name]), trajectories(FLAT, 20, 3)
+    found = CompiledCost(cost, FLAT, NU).totals(states[:, 0], states[:, 1:], actions)
+    np.testing.assert_allclose(found, by_torch(cost, states, actions), rtol=1e-12)
+
+
+def test_remainders_are_torchs_at_multiples():
+    cost = Given(lambda x, u: torch.remainder(x[..., 0], 0.1) + 3 * torch.div(x[..., 1], x[..., 2], rounding_mode="floor")
+                 + torch.remainder(x[..., 3], -0.7) + torch.fmod(x[..., 4], 0.3))
+    states, actions = np.zeros((40, 2, 6)), np.zeros((40, 1, 2))
+    states[:, :, 0], states[:, :, 1] = (0.1 * np.arange(-20, 20))[:, None], (0.1 * np.arange(40) - 2.0)[:, None]
+    states[:, :, 2], states[:, :, 3], states[:, :, 4] = 0.1, 1e9, (0.3 * np.arange(-20, 20))[:, None]
+    found = CompiledCost(cost, FLAT, NU).totals(states[:, 0], states[:, 1:], actions)
+    np.testing.assert_allclose(found, by_torch(cost, states, actions), rtol=1e-9, atol=1e-9)
+
+
+def test_slopes_far_out_and_at_the_origin_are_numbers_where_torchs_are():
+    cost = Given(lambda x, u: torch.sigmoid(x[..., 0]) + torch.nn.functional.softplus(100 * x[..., 1]) + torch.atan2(x[..., 2], x[..., 3])
+                 + x[..., 4].abs() ** (1 + x[..., 5].square()))
+    states = np.array([[-720.0, 9.0, 0, 0, 0, 0.5], [720.0, -9.0, 0, 0, 0, 0.5], [0.0, 0, 0, 0, 0, 0]])
+    compiled, actions = CompiledCost(cost, FLAT, NU), np.zeros((2, 2))
+    gradient, end = compiled.slopes(states, actions)
+    expected = expand_cost(cost, FLAT, states, actions)
+    np.testing.assert_allclose(gradient, expected.gradient, atol=1e-12)
+    np.testing.assert_allclose(end, expected.end_gradient, atol=1e-12)
+
+
+def test_gradients_alone_are_those_of_the_expansion():
+    cost, (states, actions) = Given(FUNCTIONS["trigonometry"]), trajectories(FLAT, 1, 9)
+    compiled = CompiledCost(cost, FLAT, NU)
+    gradient, _, end, _ = compiled.expand(states[0], actions[0])
+    alone, end_alone = compiled.slopes(states[0], actions[0])
+    np.testing.assert_allclose(alone, gradient, rtol=1e-12)
+    np.testing.assert_allclose(end_alone, end, rtol=1e-12)
+
+
+def test_what_torch_does_not_differentiate_is_left_to_it(caplog):
+    cost = Given(lambda x, u: x[..., 0].detach() * x[..., 0])
+    compiled = CompiledCost(cost, FLAT, NU)
+    assert not compiled.expands and not compiled.slopes_known and "detach" in caplog.text
+    with pytest.raises(NotCompilable):
+        compiled.expand(np.zeros((3, 6)), np.zeros((2, 2)))
+    states, actions = trajectories(FLAT, 1, 3)
+    assert (expand_cost(cost, FLAT, states[0], actions[0], compiled).gradient[:, 0] == states[0, :3, 0]).all()
+
+
+def test_networks_are_left_to_torch_before_they_cost_much():
+    layers = torch.nn.Sequential(torch.nn.Linear(6, 200), torch.nn.Tanh(), torch.nn.Linear(200, 1)).double().requires_grad_(False)
+    small = torch.nn.Linear(6, 1).double().requires_grad_(False)
+    states, actions = trajectories(FLAT, 4, 2)
+    cost = Given(lambda x, u: small(x).squeeze(-1).square())
+    found = CompiledCost(cost, FLAT, NU).totals(states[:, 0], states[:, 1:], actions)
+    np.testing.assert_allclose(found, by_torch(cost, states, actions), rtol=1e-12)
+    wide = torch.nn.Sequential(torch.nn.Linear(6, 200), torch.nn.Tanh(), torch.nn.Linear(200, 200), torch.nn.Tanh(), layers[2]).double()
+    with pytest.raises(NotCompilable, match="more than"):
+        CompiledCost(Given(lambda x, u: wide(x).squeeze(-1)), FLAT, NU)
+
+
+def test_a_cost_is_compiled_once_for_all_planners_and_forgotten_with_it():
+    cost = Given(FUNCTIONS["powers"])
+    first = compiled_cost(cost, FLAT, NU)
+    assert first is not None and compiled_cost(cost, FLAT, NU) is first and compiled_cost(cost, ROTATIONS, NU) is not first
+    gone = weakref.ref(cost)
+    del cost
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_compile_side_by_side():
+    costs = [Given(function) for function in list(FUNCTIONS.values())[:4]]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(made is not None for made in pool.map(lambda cost: compiled_cost(cost, FLAT, NU), costs))
+
+
 def branching(x: Tensor, u: Tensor) -> Tensor:
     return x[..., 0] if bool((x[..., 0] > 0).all()) else 2.0 * x[..., 1]
 
@@ -183,7 +271,7 @@ def test_a_cost_that_remembers_is_found_out():
         calls.append(1)
         return x[..., 0] * len(calls)
 
-    with pytest.raises(NotCompilable, match="does it choose by the values of numbers, or remember"):
+    with pytest.raises(NotCompilable, match="does it choose by the values of numbers, remember"):
         CompiledCost(Given(remembers), FLAT, NU)
 
 
@@ -193,7 +281,7 @@ def test_who_is_not_pure_or_not_compilable_is_left_to_torch(caplog):
     with caplog.at_level(logging.WARNING):
         assert compiled_cost(impure, FLAT, NU) is None and not caplog.messages
         assert compiled_cost(branches, FLAT, NU) is None
-    assert "Given is not compiled, planning with it is slower: torch cannot trace it" in caplog.text
+    assert "Given is not compiled, planning is slower: torch cannot trace it" in caplog.text
 
 
 def test_a_cost_that_ends_episodes_is_left_to_torch():
