@@ -77,7 +77,8 @@ class PunctualPlanner:
     forgiven as often and once more. A plan that had nothing to leave out says nothing of what must be kept back: it would have been as
     late with any reserve.
 
-    Python's garbage collections wait until the plan is made.
+    Python's garbage collections wait until the plan is made. They come right after it, in the same control period, and are not in its
+    `report.seconds`: who commands a machine in real time must leave time for them.
     """
 
     def __init__(self, planner: Planner) -> None:

@@ -18,8 +18,9 @@ from experiments.run_directory import replace_file
 from robots.errors import StoreError
 
 _ROOT = Path(__file__).resolve().parents[2]
-_SOURCES = ("planners", "dynamics", "sim", "policies")
-_FILES = ("experiments/plan.py", "experiments/plan_budget.py", "experiments/bench/planners_live.py", "experiments/bench/planners_field.py")
+_SOURCES = ("planners", "dynamics", "sim", "policies", "robots", "episodes")
+_FILES = ("experiments/plan.py", "experiments/plan_budget.py", "experiments/plan_cli.py", "experiments/plan_report.py",
+          "experiments/config.py", "experiments/bench/planners_live.py", "experiments/bench/planners_field.py")
 _PACKAGES = ("casadi", "cma", "dm_control", "mujoco", "numba", "numpy", "torch")
 
 
@@ -90,12 +91,16 @@ class Cell:
         return next((value for other, _, value in told if other == name), None)
 
 
+def decisive_files() -> list[Path]:
+    """Return the files of code and models that decide what comes of an episode; what only shows or keeps it is not among them."""
+    files = sorted(path for folder in _SOURCES for path in (_ROOT / folder).rglob("*") if path.suffix in (".py", ".xml"))
+    return files + [_ROOT / name for name in _FILES]
+
+
 def code_fingerprint() -> str:
     """Return eight digits that differ wherever the code, the models or the packages that are planned with do."""
-    files = sorted(path for folder in _SOURCES for path in (_ROOT / folder).rglob("*") if path.suffix in (".py", ".xml"))
-    files += [_ROOT / name for name in _FILES]
     digest = hashlib.sha256()
-    for file in files:
+    for file in decisive_files():
         digest.update(str(file.relative_to(_ROOT)).encode() + file.read_bytes())
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -13,16 +13,19 @@ from matplotlib.lines import Line2D
 
 from experiments.bench.planners_cells import Cell
 from experiments.bench.planners_field import ENTRANTS, TASKS
-from experiments.bench.planners_marks import is_late
+from experiments.bench.planners_marks import OTHER_ROLLOUTS, is_late, is_unequal
 
 _INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
 _KINDS = {"time": ("#1f6fb5", 0.13, "equal time"), "rollouts": ("#c2410c", -0.13, "equal rollouts")}
 _COLUMNS = 3
+_LEGEND_COLUMNS = 5
+"""As many as fit the width; more make two lines."""
 
 
 def draw_planners(cells: Sequence[Cell], today: str) -> bytes:
     """Return a PNG: a field a task, a line a planner, its median score at equal time and at equal rollouts with a bar from worst to best
-    seed; open points are planners that more than one plan in a hundred kept over the budget, squares figures of other code than `today`."""
+    seed; open points are planners that more than one plan in a hundred kept over the budget, squares figures of other code than `today`,
+    and a section sign stands at points whose plans took more or fewer rollouts than were to be equal."""
     tasks = [name for name in TASKS if any(cell.asked.task == name for cell in cells)]
     planners = [name for name in ENTRANTS if any(cell.asked.planner == name for cell in cells)]
     rows = -(-len(tasks) // _COLUMNS)
@@ -40,10 +43,13 @@ def draw_planners(cells: Sequence[Cell], today: str) -> bytes:
     handles = [Line2D([], [], color=colour, marker="o", linestyle="none", label=_label(cells, kind, words))
                for kind, (colour, _, words) in _KINDS.items()]
     handles.append(Line2D([], [], color=_MUTED, marker="o", fillstyle="none", linestyle="none", label="budget not kept"))
-    if any(cell.code != today for cell in cells):
+    if is_unequal(cells):
+        handles.append(Line2D([], [], color=_MUTED, marker=r"$\S$", linestyle="none", label="rollouts not equal"))
+    if any(cell.code != today for cell in cells if cell.lived):
         handles.append(Line2D([], [], color=_MUTED, marker="s", linestyle="none", label="lived with other code"))
     handles.append(Line2D([], [], color=_MUTED, marker="x", linestyle="none", label="not lived: see the page"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9, labelcolor=_INK)
+    columns = len(handles) if len(handles) <= _LEGEND_COLUMNS else -(-len(handles) // 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9, labelcolor=_INK)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
@@ -81,3 +87,6 @@ def _draw(axes: Axes, line: int, same: Sequence[Cell], today: str) -> None:
     marker, fill = "s" if any(cell.code != today for cell in same) else "o", "none" if is_late(same) else "full"
     axes.plot([min(scores), max(scores)], [line - offset] * 2, color=colour, linewidth=1.6, alpha=0.45)
     axes.plot([statistics.median(scores)], [line - offset], marker, color=colour, markersize=5.5, fillstyle=fill)
+    if is_unequal(same):
+        axes.annotate(OTHER_ROLLOUTS, (statistics.median(scores), line - offset), (4.0, -6.0), textcoords="offset points", color=colour,
+                      fontsize=7)

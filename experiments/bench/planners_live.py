@@ -26,10 +26,10 @@ TOO_SLOW = 10.0
 """Times the budget, where time is equal: a planner whose plans take longer is not lived with, its time is told."""
 LOOK = 3
 """Control periods that are lived to see what a plan takes."""
-TRIES, CLOSE = 4, 0.05
-"""At the effort of a planner; a share by which it may be off."""
+TRIES, CLOSE = 8, 0.05
+"""At the effort of a planner; a share of the allowance that it may leave."""
 STRETCH = 4
-"""Times an effort that the next try may be: plans that converged early tell nothing of what later ones need."""
+"""Times an effort that the next try may be: few iterations tell little of what many take."""
 
 
 def ask(task: PlannedTask, entrant: Entrant, equal: str, allowance: float, steps: int | None, seed: int) -> Asked:
@@ -96,20 +96,26 @@ def _effort(entrant: Entrant, options: Plan, task: Task, robot: Robot, asked: As
 
 
 def _effort_for_rollouts(entrant: Entrant, options: Plan, task: Task, robot: Robot, asked: Asked) -> int:
-    """Return the effort for the rollouts allowed. It depends on what is simulated, not on any clock."""
-    def more_than_least(effort: int) -> float:
-        return play(task, robot, replace(options, search=entrant.with_effort(effort)), LOOK, asked.seed).rollouts - least
+    """Return the largest effort tried with which plans stay within the rollouts allowed even where they take all the iterations that they
+    may; 1 where none does. It depends on what is simulated, not on any clock."""
+    def spent(effort: int) -> tuple[float, float]:
+        """Return the rollouts and the iterations of a plan, mean: plans that converge take fewer iterations than they may."""
+        played = play(task, robot, replace(options, search=entrant.with_effort(effort)), LOOK, asked.seed)
+        return played.rollouts, float(np.mean(played.log.rounds))
 
-    least = 0.0
-    least = more_than_least(1)
-    effort = 3
-    for _ in range(TRIES):
-        slope = max(more_than_least(effort), 1e-9) / (effort - 1)
-        found = int(np.clip(1 + (asked.allowance - least) / slope, 1, min(STRETCH * effort, UNBOUNDED)))
-        if found <= 2 or abs(found - effort) <= CLOSE * effort:
-            return found
-        effort = found
-    return effort
+    least, first = spent(1)
+    fits, over, effort = 1, UNBOUNDED, 3
+    for _ in range(TRIES if least < asked.allowance else 0):
+        rollouts, iterations = spent(effort)
+        # where no plan went on after its first iteration, what it began with counts as the iteration's: that is too much, not too little
+        more = rollouts > least and iterations > first
+        slope = (rollouts - least) / (iterations - first) if more else rollouts / max(iterations, 1.0)
+        most = rollouts + slope * max(effort - iterations, 0.0)
+        fits, over = (effort, over) if most <= asked.allowance else (fits, effort)
+        if over - fits <= 1 or 0.0 <= asked.allowance - most <= CLOSE * asked.allowance:
+            break
+        effort = int(np.clip(effort + (asked.allowance - most) / slope, fits + 1, min(STRETCH * effort, over - 1)))
+    return fits
 
 
 def _cell(asked: Asked, played: Played, seconds: float, machine: str, code: str) -> Cell:

@@ -48,7 +48,8 @@ def make_tables(cells: Sequence[Cell], picture: str, table: str, here: str, toda
     if timed:
         parts += [f"Reward a control period at equal time, {timed[0].asked.allowance:g} ms a plan: {over}. Last the mean over dm_control's "
                   "tasks, for those that lived them all.", "", *page.matrix(timed, page.score, mean=True), "",
-                  "What a plan took in that comparison [ms], median and 95 %, and the share of the plans within the budget.", "",
+                  "What a plan took in that comparison [ms], median and 95 %, and the share of the plans within the budget. Python's "
+                  "garbage collections wait until a plan is made, and are in none of these times.", "",
                   *page.matrix(timed, page.times), "", f"{_EFFORT} The population is what the budget was found to take.", "",
                   *page.matrix(timed, page.effort), ""]
     if counted:

@@ -19,6 +19,9 @@ Packet = list[int]
 _WIRE_ERRORS = (OSError, termios.error, TypeError)
 """What pyserial raises where a device vanishes or is closed under it."""
 _TRIES = 8
+_REFUSALS = (0x02, 0x04, 0x05, 0x06, 0x07)
+"""Error numbers of protocol 2.0 that asking again does not change: instruction, range, length, limit, access. An alert (its eighth bit)
+is none, nor a CRC that the wire broke. Feetech's byte tells of the servo's state, not of what was asked."""
 _QUIET_S = 0.05
 _POLL_S = 0.0005
 
@@ -83,25 +86,26 @@ class ServoPort:
             raise
         self.packets = sdk.PacketHandler(protocol)
         self._receive, self.packets.rxPacket = self.packets.rxPacket, self._received
-        self._answered_size = _answered_size_2 if protocol == 2.0 else _answered_size
+        self._second = protocol == 2.0
         self._ping_size = 3 if protocol == 2.0 else 2  # model and firmware; the model, which the SDK reads after it
-        self._last = -1
-        """Bytes of data in the last packet that came."""
+        self._last: tuple[int, int] | None = None
+        """Bytes of data in the last packet, and its servo's error byte; None where none came whole."""
 
     def _received(self, *arguments: object) -> tuple[Packet, int]:
         """Receive as the SDK does, and note how much came: of a longer answer the SDK returns the first bytes."""
         packet, result = self._receive(*arguments)
-        self._last = self._answered_size(packet) if result == self._sdk.COMM_SUCCESS else -1
+        self._last = (_answered_2 if self._second else _answered)(packet) if result == self._sdk.COMM_SUCCESS else None
         return packet, result
 
     def asked(self, call: Callable[..., tuple], number: int, *fields: object, size: int | None = None, tries: int = _TRIES) -> tuple:
         """Return what the SDK's `call` gives, its last answer one with `size` bytes of data where that is stated, after up to `tries`.
 
-        Nothing in an answer tells what was asked, but its length: after a failure this waits until what is under way must have come.
+        Nothing in an answer tells what was asked, but its length: after a failure this waits until what is under way must have come. A
+        servo that then refuses again is not asked any more: the first refusal may have been the late answer to something else.
         """
-        port = self._port
+        port, refused = self._port, False
         for k in range(tries):
-            port.is_using = False
+            port.is_using, self._last = False, None
             try:
                 port.ser.reset_input_buffer()
                 answer = call(port, number, *fields)
@@ -109,9 +113,17 @@ class ServoPort:
                 answer = (self._sdk.COMM_RX_CORRUPT, 0)
             except _WIRE_ERRORS as error:
                 raise self._failed(error) from error
-            if answer[-2] == self._sdk.COMM_SUCCESS and size in (None, self._last):
+            came, status = self._last or (-1, 0)
+            if answer[-2] == self._sdk.COMM_SUCCESS and size in (None, came):
                 return answer
+            before, refused = refused, self._second and came == 0 and status & 0x7F in _REFUSALS
+            if before and refused:
+                break
             time.sleep(_QUIET_S * min(1 + k, 4))
+        if came >= 0 and size is not None:
+            words = self.packets.getRxPacketError(status).removeprefix("[RxPacketError] ")
+            raise HardwareError(f"servo {number} on {self.device} answered {came} bytes of data where {size} were asked, "
+                                f"error 0x{status:02x}{f' ({words})' if words else ''}")
         raise HardwareError(f"servo {number} on {self.device} does not answer: {self.packets.getTxRxResult(answer[-2])}")
 
     def models(self, ids: list[int]) -> dict[int, int]:
@@ -180,14 +192,14 @@ def _nothing() -> None:
     return
 
 
-def _answered_size(packet: Packet) -> int:
-    """Return how many bytes of data an answer has, of Feetech's protocol."""
-    return packet[3] - 2
+def _answered(packet: Packet) -> tuple[int, int]:
+    """Return how many bytes of data an answer has, and the servo's error byte, of Feetech's protocol."""
+    return packet[3] - 2, packet[4]
 
 
-def _answered_size_2(packet: Packet) -> int:
+def _answered_2(packet: Packet) -> tuple[int, int]:
     """Likewise, of Robotis' second one."""
-    return (packet[5] | packet[6] << 8) - 4
+    return (packet[5] | packet[6] << 8) - 4, packet[8]
 
 
 def way_back(goal: np.ndarray, seen: np.ndarray, step: np.ndarray) -> Iterator[np.ndarray]:

@@ -22,6 +22,8 @@ FaultCall = Callable[..., object]
 
 
 _NICE = -15
+_ENDS_WITH_STDIN = "REFLEXARC_TWIN_ENDS_WITH_STDIN"
+"""Environment variable, set by `TwinProcess` alone: a twin that a person starts may have any standard input, or none."""
 
 
 class FaultPort:
@@ -73,18 +75,29 @@ def favour(process: int) -> None:
 
 
 def announce(**fields: object) -> None:
-    """Print the line that `TwinProcess` waits for: the twin takes connections now."""
+    """Print the line that `TwinProcess` waits for: the twin takes connections now. From here on it ends with the process that started it,
+    where that was a `TwinProcess`: as at a SIGTERM, which the twin must be ready for."""
+    if os.environ.get(_ENDS_WITH_STDIN):
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     print(json.dumps({"ready": True, **fields}), flush=True)
 
 
+def _end_with_stdin() -> None:
+    while os.read(0, 1):  # nobody writes there: it ends when whoever holds the other end does, in whatever way
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class TwinProcess:
-    """A twin that was started as a process of its own: `python -m hw_bridge.twins.NAME OPTIONS`. A context manager."""
+    """A twin that was started as a process of its own: `python -m hw_bridge.twins.NAME OPTIONS`. A context manager. The twin does not
+    outlive the process that started it, not even one that was killed."""
 
     def __init__(self, name: str, *options: str, timeout: float = 30.0) -> None:
         root = Path(__file__).resolve().parents[2]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+                       _ENDS_WITH_STDIN: "1"}
         self.name = name
-        self.process = subprocess.Popen([sys.executable, "-m", f"hw_bridge.twins.{name}", *options], stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen([sys.executable, "-m", f"hw_bridge.twins.{name}", *options], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
                                         process_group=0)  # a Ctrl-C is for those who let go of the arm first. Not a session of its
         # own: its leader gets the first terminal that it opens as its own, and is hung up on when a serial line's client leaves.
@@ -133,6 +146,7 @@ class TwinProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
         self.process.stderr.close()
 

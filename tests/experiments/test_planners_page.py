@@ -99,12 +99,27 @@ def test_a_planner_of_one_comparison_stands_in_the_other_as_not_run():
 
 @pytest.mark.parametrize(("found", "mark", "words"), [({"within": 0.98}, "*", "took longer than the budget"),
                                                       ({"code": "old00000"}, "†", "1 of 3 episodes were lived with other code"),
-                                                      ({"machine": "another"}, "‡", "another computer")])
+                                                      ({"machine": "another"}, "‡", "1 of 3 episodes were lived on another computer")])
 def test_what_a_figure_must_not_be_taken_for_is_marked_and_explained(found, mark, words):
     cells = [cell(), cell(seed=1, score=0.6, **found), cell(planner="cem")]
     lines = tables(cells)
     assert row(lines, "icem")[1:] == [f"0.55{mark} [0.5, 0.6]", f"**0.550**{mark}"] and row(lines, "cem")[1] == "0.5 (1 of 2 seeds)"
     assert sum(words in line for line in lines) == 1 and not any(words in line for line in tables([cells[0], cells[2]]))
+
+
+@pytest.mark.parametrize(("rollouts", "marked"), [(58.0, False), (70.0, False), (28.0, True), (96.0, True)])
+def test_rollouts_that_were_not_equal_are_marked_wherever_scores_are_compared(rollouts, marked):
+    cells = [cell(equal="rollouts", rollouts=rollouts), cell(planner="cem", equal="rollouts", rollouts=64.0), cell(rollouts=rollouts)]
+    lines, mark = tables(cells), "§" if marked else ""
+    assert row(lines, "icem", 3)[1:] == [f"0.5{mark}", f"**0.500**{mark}"] and row(lines, "cem", 1)[1] == "0.5"
+    assert row(lines, "icem")[1] == "0.5"  # where time is equal, rollouts need not be
+    assert sum(line.startswith("§ ") for line in lines) == marked
+    like = [replace(each, rollouts=64.0) for each in cells]
+    assert (draw_planners(cells, TODAY) != draw_planners(like, TODAY)) == marked
+
+
+def test_what_no_plans_time_has_in_it_is_said():
+    assert any("garbage collections" in line for line in tables([cell()]))
 
 
 def test_what_was_lived_with_other_settings_is_not_shown_and_counted():
@@ -114,7 +129,11 @@ def test_what_was_lived_with_other_settings_is_not_shown_and_counted():
 
 def test_what_was_not_lived_is_marked_as_old_too():
     old = cell(score=None, within=None, plan_ms=400.0, equal="rollouts", lived=0, rollouts=None, code="old00000")
+    lines = tables([old, cell(seed=1), cell(planner="cem", code="old00000"), cell(planner="mppi", machine="another", score=None, lived=0)])
     assert row(tables([old]), "icem")[1] == "skipped†" and old.skipped
+    assert any("1 of 2 episodes were lived and 1 of 2 episodes were given up unlived with other code" in line for line in lines)
+    assert any(f"1 of 2 episodes were given up unlived on another computer or with another number of threads (another) than {HERE}" in line
+               for line in lines)
     assert not replace(old, plan_ms=None).skipped and not replace(old, asked=replace(old.asked, equal="time")).skipped
 
 
