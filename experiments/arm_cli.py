@@ -149,7 +149,7 @@ class Deploy:
     """For runs that plan: plan in a process beside the arm, which does not wait. Plans are made for where it will be once they are ready,
     and may take longer than a control period; where none comes any more, the last one is followed to its end, then the arm is held."""
     threads: Threads = None
-    """Cores to plan with."""
+    """Cores to plan with; with --asynchronous all but one unless told, since the arm's servo loop needs one."""
 
     def run(self) -> int:
         from experiments.arm_deploy import deploy_command

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynamics.workers import Workers
+from dynamics.workers import Workers, checked_threads
 from experiments.arm_reaching import reaching_model, reaching_planner
 from experiments.arm_robots import CLIENTS
 from experiments.arm_run import ArmRun
@@ -23,6 +23,8 @@ from robots.arms.arm import Arm
 
 PATIENCE = 10.0
 """Longest wait for a plan while the arm waits too, at rest [s]."""
+ADVICE = "plan on more cores (--threads) or on a faster computer, and let nothing else run on it"
+"""Against a planner that is too slow: what it plans with was learned and is certified as it is."""
 _MODEL = "model."
 
 
@@ -33,7 +35,7 @@ class RunPlanner:
     path: Path
     """Folder of the run."""
     threads: int | None = None
-    """Cores to plan with; None: all."""
+    """Cores to plan with; None: all but one, which the servo loop needs."""
 
     def __call__(self) -> RequestPlanner:
         """Return it; StoreError where the run learned nothing."""
@@ -42,8 +44,13 @@ class RunPlanner:
         model = reaching_model(arm, config)
         tensors = run.learned().tensors
         model.load_tensors({name.removeprefix(_MODEL): value for name, value in tensors.items() if name.startswith(_MODEL)})
-        planner = reaching_planner(arm, config, model, Workers(self.threads))
+        planner = reaching_planner(arm, config, model, Workers(cores_beside(self.threads)))
         return RequestPlanner(planner, model, offset_command(arm, config.reaching))
+
+
+def cores_beside(threads: int | None) -> int:
+    """Return on how many cores to plan where `threads` are wanted: by default on all but one, at least on one."""
+    return max(checked_threads(None) - 1, 1) if threads is None else threads
 
 
 @contextlib.contextmanager
@@ -55,7 +62,7 @@ def planning_beside(run: ArmRun, arm: Arm, threads: int | None) -> Iterator[Asyn
     sizes = PlanSizes(config.search.horizon, space.nx, space.ndx, arm.spec.nv)
     with ProcessWorker(RunPlanner(run.path, threads), sizes) as worker:
         yield AsynchronousPolicy(worker, space, offset_command(arm, config.reaching), config.reaching.period, "icem",
-                                 AsynchronousConfig(patience=PATIENCE))
+                                 AsynchronousConfig(patience=PATIENCE, advice=ADVICE))
 
 
 def planning_words(policy: Policy) -> str:

@@ -43,6 +43,7 @@ class PlanningAhead:
         self.plan_seconds: float | None = None
         """Time that went into the command of the last `act` [s]; None where a plan was played on."""
         self._next: Command | None = None
+        self._acted = time.perf_counter()
 
     def reset(self, seed: int) -> None:
         """Begin an episode, with a plan that nobody plays: what a first plan compiles and allocates must not delay the first command."""
@@ -58,12 +59,12 @@ class PlanningAhead:
         if command is None:
             command = self.policy.act(observation)
         self.plan_seconds = self.policy.plan_seconds
+        self._acted = time.perf_counter()  # what a gate, and sending, take is the plan's no more
         return command
 
     @torch.no_grad()
     def ahead(self, observation: Observation, applied: Command) -> None:
-        began = time.perf_counter()
         x, u = self.policy.state(observation).float(), torch.as_tensor(applied.values.copy()).float()
         self._next = self.policy.act_in(self._model.predict(x, u).mean)
-        self.late += time.perf_counter() - began > self._control_dt
+        self.late += time.perf_counter() - self._acted > self._control_dt
         self.plans += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.asynchronous.report import ADVICE
 from robots.errors import ConfigurationError, UnknownNameError
 
 WHEN_SPENT = ("stop", "hold")
@@ -29,6 +30,8 @@ class AsynchronousConfig:
     commands the last action on, for machines that this cannot harm."""
     patience: float = 60.0
     """Longest wait for a plan while the robot waits too: before an episode and its first command, and where the delay is declared [s]."""
+    advice: str = ADVICE
+    """What helps against a planner that is too slow, for the person in front of it: only what that one can change."""
 
     def __post_init__(self) -> None:
         if self.delay_periods is not None and self.delay_periods < 1:

@@ -33,7 +33,7 @@ class PlanRequest:
     seed: int | None = None
     """A new episode begins: forget the last plan, and draw from this seed."""
     number: int = 0
-    """Of this request; a policy counts from 1 on."""
+    """Of this request; a worker counts those made to it, by whatever policy, from 1 on."""
     after: int = 0
     """0, or an offer: number of the request whose plan, which nobody knows yet, the way goes along as soon as it begins."""
     begin_by_ns: int = 0

@@ -14,8 +14,10 @@ from policies.asynchronous.committed_plan import CommittedPlan, Way, plan_at, wa
 from policies.asynchronous.config import AsynchronousConfig
 from policies.asynchronous.delay import DelayEstimate
 from policies.asynchronous.exchange import PlanAnswer, PlanningStopped, PlanRequest
-from policies.asynchronous.report import ADVICE, AsynchronousReport
+from policies.asynchronous.rehearsal import Rehearsal
+from policies.asynchronous.report import AsynchronousReport
 from policies.asynchronous.requests import Asked, Requests
+from policies.asynchronous.robot_clock import RobotClock
 from policies.asynchronous.worker import PlanWorker
 from robots.command import Command, CommandSpec
 from robots.observation import Observation
@@ -23,7 +25,8 @@ from robots.observation import Observation
 logger = logging.getLogger(__name__)
 
 SILENT_FROM = 3.0
-"""Times that a plan usually takes, or periods where it takes less, after which a planner that does not answer is told of."""
+"""Times that a plan usually takes, or periods where it takes less, after which a planner that does not answer is told of. After half a
+plan it is in any case, unless plans usually take longer: the plan in hand is not to be over by then."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class AsynchronousPolicy:
 
     `act` waits twice only: for the first plan, while the robot is at rest, and where the delay is declared. Where the planner died,
     raised or is silent, the plan in hand is followed to its end; there PlanningStopped is raised, unless `when_spent` says otherwise.
-    It reads time from the observations; the host's clock measures how long plans take. A loop that knows `PlansAhead` tells it what was
-    applied; otherwise what was commanded counts.
+    It reads time from the observations (`RobotClock`); the host's clock measures how long plans take. A loop that knows `PlansAhead` tells
+    it what was applied; otherwise what was commanded counts.
     """
 
     def __init__(self, worker: PlanWorker, state_space: StateSpace, command: CommandSpec, control_dt: float, provenance: str,
@@ -62,13 +65,13 @@ class AsynchronousPolicy:
         robot waits for a command yet.
         """
         while self._requests.at_work is not None:
-            self._wait()
+            self._fetched()
         self._start_over(seed)
         if self.config.delay_periods is None:
             self._rehearse()
 
     def act(self, observation: Observation) -> Command:
-        stamp, x = observation.stamp_ns, self._space.state(observation)
+        stamp, x = self._robot_clock.read(observation.stamp_ns), self._space.state(observation)
         unheard = None if self._told else self._acted  # the loop said nothing of the last command
         try:
             if not self._plans:
@@ -90,15 +93,13 @@ class AsynchronousPolicy:
         self._hand_over(applied.values)
 
     def _start_over(self, seed: int) -> None:
-        self._seed = seed
+        self._seed, self._robot_clock = seed, RobotClock(self._period_ns)
         self._plans: list[CommittedPlan] = []
         """The one in use, then those that are to begin."""
         self._acted: _Acted | None = None
-        self._told = True
-        self._newest_start_ns = 0
-        self._warned = self._silent = False
-        self._trouble = ""
-        self.report = AsynchronousReport(self._control_dt)
+        self._told, self._newest_start_ns = True, 0
+        self._warned, self._silent, self._trouble = False, False, ""
+        self.report = AsynchronousReport(self._control_dt, self.config.advice)
         self.plan_seconds: float | None = None
         """Time that went into the plan that began with the last `act` [s]; None where none did."""
         self._in_use: CommittedPlan | None = None
@@ -110,32 +111,27 @@ class AsynchronousPolicy:
         missing = self.config.rehearsals - len(self._delays)
         if missing <= 0:
             return
-        x = np.zeros(self._space.nx)
-        for first, *_ in self._space.quaternions:
-            x[first] = 1.0
-        still = self._command.clip(np.zeros(self._command.nu))
-        way = Way(still[None], np.tile(x, (2, 1)), np.zeros((1, len(still), self._space.ndx)))
-        seed: int | None = self._seed
+        rehearsal, seed = Rehearsal(self._space, self._command), self._seed
         for _ in range(1 + missing):
             sent = self._clock()
-            answer = self._answered(PlanRequest(x, way, seed=seed), 0, 0)
+            answer = self._answered(rehearsal.request(seed), 0, 0)
             if seed is None and answer.actions is not None:
                 self._delays.add(self._clock() - sent)
             seed = None
         if answer.actions is not None:
-            plan = self._committed(answer, 0, 0)
-            plan.command_for(0, x, self._space, self._command)
-            way_along([plan], 0, x, still, min(2, len(plan.actions)), self._space)
-        self.report = AsynchronousReport(self._control_dt)
+            rehearsal.act(self._committed(answer, 0, 0))
+        self.report = AsynchronousReport(self._control_dt, self.config.advice)
 
     def _begin(self, stamp: int, x: np.ndarray) -> None:
         """Have a first plan; the robot waits, at rest."""
-        nowhere = Way.nowhere(x, self._space, self._command.nu)
+        nowhere, before = Way.nowhere(x, self._space, self._command.nu), self._clock()
         answer = self._answered(PlanRequest(x, nowhere, seed=self._seed), stamp, stamp)
         if answer.actions is None:
             raise PlanningStopped(f"planning failed: {answer.words}; there is no plan to begin with, so nothing is commanded")
         self._plans.append(self._committed(answer, stamp, stamp))
         self._newest_start_ns = stamp
+        if self.config.delay_periods is None:
+            self._robot_clock.waited(stamp, self._clock() - before)
 
     def _answered(self, request: PlanRequest, start_ns: int, stamp: int) -> PlanAnswer:
         """Return the answer to `request`, waiting for it."""
@@ -148,10 +144,14 @@ class AsynchronousPolicy:
         return answer
 
     def _wait(self) -> tuple[Asked, PlanAnswer]:
+        return self._sound(self._fetched())
+
+    def _fetched(self) -> tuple[Asked, PlanAnswer]:
+        """Return what was asked and its answer, whatever it says, waiting for it."""
         ready = self._requests.answer(self.config.patience)
         if ready is None:
-            raise PlanningStopped(f"the planner did not answer within {self.config.patience:g} s; {ADVICE}")
-        return self._sound(ready)
+            raise PlanningStopped(f"the planner did not answer within {self.config.patience:g} s; {self.config.advice}")
+        return ready
 
     def _sound(self, ready: tuple[Asked, PlanAnswer]) -> tuple[Asked, PlanAnswer]:
         """Return what was asked and its answer; PlanningStopped where the planner raised."""
@@ -185,7 +185,7 @@ class AsynchronousPolicy:
         return None
 
     def _take(self, asked: Asked, answer: PlanAnswer, middle: int) -> None:
-        if self.config.delay_periods is None:
+        if self.config.delay_periods is None and answer.actions is not None:  # without any it may have ended early
             delay = asked.delay_ns(answer)
             self._delays.add(delay)
             self.report.delays.append(delay * 1e-9)
@@ -206,14 +206,15 @@ class AsynchronousPolicy:
         if not self._plans:
             raise error
         newest = self._plans[-1]
-        self.report.lost, self._trouble = str(error), "nobody plans any more"
+        self.report.lost, self._trouble, self._silent = str(error), "nobody plans any more", False
         logger.error("%s. The plan in hand is followed to its end, %.3g ms from now%s", error, max(newest.end_ns - stamp, 0) * 1e-6,
                      "" if newest.gains is None else ", with its feedback")
 
     def _listen_for_silence(self, at_work: Asked) -> None:
         """Say aloud, once, that the planner takes far longer than ever before: it may have been stopped, or hang."""
         silence, usual = self._clock() - at_work.sent_ns, max(self._delays.nanoseconds, self._period_ns)
-        if silence <= SILENT_FROM * usual:
+        half = len(self._plans[-1].actions) * self._period_ns // 2
+        if silence <= min(SILENT_FROM * usual, max(usual, half)):
             return
         self.report.silence = max(self.report.silence, silence * 1e-9)
         if not self._silent:
@@ -260,7 +261,7 @@ class AsynchronousPolicy:
         if self._silent:
             why = f"no newer one has come: the planner has not answered for {self.report.silence:.3g} s"
         if self.config.when_spent == "stop":
-            words = f"{self.report.words()}." + ("" if self.report.lost else f" To go on: {ADVICE}")
+            words = f"{self.report.words()}." + ("" if self.report.lost else f" To go on: {self.config.advice}")
             ended = max(stamp - plan.end_ns, 0) * 1e-6
             raise PlanningStopped(f"the last plan ended {ended:.3g} ms ago and {why}, so nothing is commanded. {words}")
         self.report.held += 1

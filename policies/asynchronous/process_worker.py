@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,30 +42,39 @@ _SUBMITTED, _OFFERED = 0, 1
 _WATCH_SECONDS = 0.5
 _GONE_SECONDS = 0.05
 """Time that a process whose pipe has ended may take until it is gone [s]; a robot waits meanwhile."""
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's <linux/prctl.h>."""
 
 
 class ProcessWorker:
     """A planner in a process of its own. Arrays cross through shared memory without a name, a word through a pipe says that they have.
 
-    The process ends with the one that made it, however that one ends, and leaves Ctrl-C to it. It imports the running script anew, which
-    must do its work under `if __name__ == "__main__":`.
+    The process ends with the one that made it, however that one ends, and leaves Ctrl-C to it. One that was stopped (SIGSTOP) ends with a
+    maker that is killed on Linux only, and only where the main thread made it: another thread may end before its process. It imports the
+    running script anew, which must do its work under `if __name__ == "__main__":`.
     """
 
     def __init__(self, make: Callable[[], RequestPlanner], sizes: PlanSizes, cores: Sequence[int] | None = None) -> None:
         """`make`: a function or an object of an importable module, called in the process. `cores`: those that planning may use (None:
         all); what it counts its threads by. What `make` raises comes back as ConfigurationError, with its words.
         """
+        self.numbers = itertools.count(1)
         context = multiprocessing.get_context("spawn")
         memory = [RawArray("b", 2 * dtype.itemsize) for dtype in (sizes.request, sizes.answer)]
         self._requests, self._answers = _records(memory, sizes)
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, memory, sizes, make, cores), name="reflexarc-planner", daemon=True)
+        lasting = threading.current_thread() is threading.main_thread()
+        arguments = (theirs, memory, sizes, make, cores, lasting)
+        self._process = context.Process(target=_serve, args=arguments, name="reflexarc-planner", daemon=True)
         # At its end Python waits for its processes, for a stopped one for ever: this one is killed before, also where nobody closed it.
         self._end = Finalize(self, _kill, (self._process,), exitpriority=10)
         try:
             self._process.start()
             theirs.close()  # so that the pipe ends when the process does
-            said = self._hear(STARTING_SECONDS)
+            try:
+                said = self._hear(STARTING_SECONDS)
+            except PlanningStopped as stopped:
+                raise ConfigurationError(f"the planner was not made: {stopped}") from stopped
             if said != _READY:
                 words = "it took too long" if said is None else read_words(self._answers[0])
                 raise ConfigurationError(f"the planner was not made: {words}")
@@ -138,9 +150,11 @@ def _kill(process: multiprocessing.process.BaseProcess) -> None:
 
 
 def _serve(pipe: Connection, memory: Sequence[bytearray], sizes: PlanSizes, make: Callable[[], RequestPlanner],
-           cores: Sequence[int] | None) -> None:
-    """Make the planner and answer requests until told to end."""
+           cores: Sequence[int] | None, lasting: bool) -> None:
+    """Make the planner and answer requests until told to end. `lasting`: the thread that made this process ends with its process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if lasting and sys.platform == "linux":  # it is the thread's end that kills
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     threading.Thread(target=_end_with_parent, name="reflexarc-parent", daemon=True).start()
     requests, answers = _records(memory, sizes)
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 ADVICE = ("plan less (fewer candidates, fewer rounds, a shorter horizon, a deadline below the period), on more cores, or lengthen the "
           "control period")
+"""For whoever sets the planner up."""
 
 JUDGED_FROM = 5
 """Plans before a planner is called slow."""
@@ -20,6 +21,8 @@ class AsynchronousReport:
 
     control_dt: float
     """The robot's period."""
+    advice: str = ADVICE
+    """What helps against a planner that is too slow."""
     planning: list[float] = field(default_factory=list)
     """Time spent on every plan, the way to its beginning included."""
     delays: list[float] = field(default_factory=list)
@@ -43,7 +46,7 @@ class AsynchronousReport:
     silence: float = 0.0
     """Longest that the planner did not answer for, where that was far longer than its plans take."""
     lost: str = ""
-    """Why nothing plans any more, and since when; empty while something does."""
+    """Why nothing plans any more; empty while something does."""
     held: int = 0
     """Periods in which a spent plan's last action was held on."""
     stopped: str = ""
@@ -88,7 +91,7 @@ class AsynchronousReport:
         if self.held:
             parts.append(f"in {self.held} periods a spent plan's last action was held")
         if self.too_slow:
-            parts.append(f"the planner is slower than the robot: {ADVICE}")
+            parts.append(f"the planner is slower than the robot: {self.advice}")
         return "; ".join(parts)
 
 

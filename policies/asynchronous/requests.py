@@ -36,7 +36,6 @@ class Requests:
 
     def __init__(self, worker: PlanWorker, clock: Callable[[], int]) -> None:
         self._worker, self._clock = worker, clock
-        self._count = 0
         self._offers: dict[int, Asked] = {}
         """By their numbers, those made since the worker was seen to begin with what it is at: it may have taken any of them."""
         self.at_work: Asked | None = None
@@ -44,16 +43,16 @@ class Requests:
 
     def submit(self, request: PlanRequest, start_ns: int, observed_ns: int, begun_ns: int) -> None:
         """Ask an idle worker; PlanningStopped if nobody is there. Times as in `Asked`."""
-        self._count += 1
-        asked = Asked(self._count, start_ns, observed_ns, begun_ns, self._clock())
-        self._worker.submit(replace(request, number=self._count))
+        number = next(self._worker.numbers)
+        asked = Asked(number, start_ns, observed_ns, begun_ns, self._clock())
+        self._worker.submit(replace(request, number=number))
         self.at_work = asked
 
     def offer(self, request: PlanRequest, start_ns: int, observed_ns: int, begun_ns: int, begin_by_ns: int) -> None:
         """Leave a request to go on with after the one at work, unless that lasts beyond `begin_by_ns`."""
-        self._count += 1
-        self._offers[self._count] = Asked(self._count, start_ns, observed_ns, begun_ns, self._clock(), offered=True)
-        self._worker.offer(replace(request, number=self._count, after=self.at_work.number, begin_by_ns=begin_by_ns))
+        number = next(self._worker.numbers)
+        self._offers[number] = Asked(number, start_ns, observed_ns, begun_ns, self._clock(), offered=True)
+        self._worker.offer(replace(request, number=number, after=self.at_work.number, begin_by_ns=begin_by_ns))
 
     def answer(self, timeout: float = 0.0) -> tuple[Asked, PlanAnswer] | None:
         """Return what was asked and its answer, None where there is none within `timeout` [s]; PlanningStopped if there never will be."""

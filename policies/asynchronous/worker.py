@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,6 +22,9 @@ ENDING_SECONDS = 2.0
 
 class PlanWorker(Protocol):
     """Answers one request at a time, in their order."""
+
+    numbers: Iterator[int]
+    """For requests to it: none that another one had. An offer that a policy before left here is taken for no other's."""
 
     def submit(self, request: PlanRequest) -> None:
         """Hand over a request and return at once; who works was told of no other. PlanningStopped if nobody is there."""
@@ -43,7 +47,7 @@ class InlineWorker:
     """Plans in `submit`, which takes as long as that: for delays that are declared, not lived."""
 
     def __init__(self, planner: RequestPlanner) -> None:
-        self._planner = planner
+        self._planner, self.numbers = planner, itertools.count(1)
         self._answer: PlanAnswer | None = None
 
     def submit(self, request: PlanRequest) -> None:
@@ -68,6 +72,7 @@ class ThreadWorker:
 
     def __init__(self, make: Callable[[], RequestPlanner]) -> None:
         """`make` is called in the thread; what it raises is raised here."""
+        self.numbers = itertools.count(1)
         self._requests: queue.SimpleQueue[PlanRequest | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[PlanAnswer | Exception | None] = queue.SimpleQueue()
         self._offer: PlanRequest | None = None

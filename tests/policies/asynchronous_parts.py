@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -131,7 +133,7 @@ class TimedWorker:
     """A worker whose n-th plan takes as long as `periods(n)` tells, n from 1 on, on the test's clock; a `deaf` one takes no offers."""
 
     def __init__(self, planner: RequestPlanner, clock: Clock, periods: Callable[[int], float], deaf: bool = False) -> None:
-        self.planner, self.clock, self.periods, self.deaf = planner, clock, periods, deaf
+        self.planner, self.clock, self.periods, self.deaf, self.numbers = planner, clock, periods, deaf, itertools.count(1)
         self.requests: list[PlanRequest] = []
         """As they were begun."""
         self.answers: list[PlanAnswer] = []
@@ -212,6 +214,11 @@ def law_planner() -> RequestPlanner:
 def refused_planner() -> RequestPlanner:
     """Cannot be made."""
     raise ConfigurationError("horizon: expected at least 1, got 0")
+
+
+def dying_planner() -> RequestPlanner:
+    """Takes its process with it."""
+    os._exit(3)
 
 
 def icem_planner() -> RequestPlanner:

@@ -8,12 +8,14 @@ import torch
 
 from policies.asynchronous.committed_plan import Way
 from policies.asynchronous.exchange import PlanAnswer, PlanRequest, following
+from policies.asynchronous.policy import AsynchronousPolicy
 from policies.asynchronous.request_planner import RequestPlanner
 from policies.asynchronous.worker import ThreadWorker
 from tests.policies.asynchronous_parts import (
     COMMAND,
     DT,
     HORIZON,
+    MEASURED,
     PERIOD,
     SPACE,
     CountingPlanner,
@@ -130,6 +132,18 @@ def test_an_episode_that_begins_while_a_plan_and_an_offer_are_out_has_nothing_of
     assert not worker.answers
     first = policy.act(Slider().reset(4)).values[0]
     assert first == 100 * len(worker.requests) and worker.requests[-1].seed == 4
+
+
+def test_no_number_comes_back_where_another_policy_asks_the_same_worker():
+    """An offer that the policy before left in shared memory would else be taken for the new one's."""
+    worker, before, _ = lived(CountingPlanner(), lambda n: 1.5, 4)
+    assert worker.offered is not None or any(request.after for request in worker.requests)
+    before.reset(0)
+    asked = len(worker.requests)
+    policy = AsynchronousPolicy(worker, SPACE, COMMAND, DT, "beside", MEASURED, worker.clock)
+    policy.reset(0)
+    numbers = [request.number for request in worker.requests]
+    assert len(numbers) > asked and len(set(numbers)) == len(numbers) and numbers[asked] > max(numbers[:asked])
 
 
 def test_the_way_goes_along_a_plan_from_its_beginning_on_and_never_changes_what_is_lived():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from policies.asynchronous.config import AsynchronousConfig
 from policies.asynchronous.exchange import PlanningStopped
 from policies.asynchronous.policy import AsynchronousPolicy
 from policies.asynchronous.request_planner import RequestPlanner
+from policies.asynchronous.robot_clock import RobotClock
 from policies.asynchronous.worker import InlineWorker
 from policies.episode_loop import EpisodeSource, run_episode
 from policies.planning_ahead import PlanningAhead, PlansAhead
@@ -22,6 +24,7 @@ from tests.policies.asynchronous_parts import (
     COMMAND,
     DT,
     HORIZON,
+    LAW,
     PERIOD,
     SPACE,
     CountingPlanner,
@@ -45,8 +48,8 @@ def live(policy, steps=10, robot=None):
                        provenance="beside")
 
 
-def lived(clock, policy, steps, tells=True, robot=None):
-    """Return what is commanded in every period of a robot that does not wait."""
+def lived(clock, policy, steps, tells=True, robot=None, stamped=lambda observation: observation):
+    """Return what is commanded in every period of a robot that does not wait; `stamped` changes what is seen."""
     robot = robot or Slider()
     policy.reset(3)
     observation, commands = robot.reset(3), []
@@ -54,7 +57,7 @@ def lived(clock, policy, steps, tells=True, robot=None):
     for k in range(steps):
         if begins is not None:
             clock.now = begins + k * PERIOD
-        command = policy.act(observation)
+        command = policy.act(stamped(observation))
         begins = clock.now if begins is None else begins
         assert clock.now == begins + k * PERIOD, "a robot that moves is not waited with"
         commands.append(float(command.values[0]))
@@ -74,6 +77,43 @@ def test_plans_begin_when_they_were_foreseen_to_be_ready(taken, expected):
     clock, _, policy = timed(CountingPlanner(), lambda n: taken)
     assert lived(clock, policy, 6) == expected
     assert not policy.report.late and policy.report.useless == 0
+
+
+@pytest.mark.parametrize("taken", [0.2, 2.1, 5.0, 7.0])
+def test_the_first_plan_is_followed_from_its_beginning_also_where_the_robot_s_clock_goes_on_while_it_waits(taken):
+    """An arm's stamps are the host's."""
+    commands = []
+    for going_on in (False, True):
+        clock, _, policy = timed(CountingPlanner(), lambda n: taken)
+        stamped = (lambda observation: replace(observation, stamp_ns=clock())) if going_on else (lambda observation: observation)  # noqa: B023
+        commands.append(lived(clock, policy, 20, stamped=stamped))
+    assert commands[0] == commands[1] and commands[1][:2] == [300, 301 if taken > 1 else 400]
+    assert not policy.report.late and max(policy.report.ages) < (2 * np.ceil(taken) - 0.5) * DT, "who waits at rest does not grow older"
+    clock, _, policy = timed(LawPlanner(), lambda n: taken)
+    seen = []
+
+    def noted(observation):
+        seen.append(SPACE.state(observation))
+        return replace(observation, stamp_ns=clock())
+
+    np.testing.assert_allclose(lived(clock, policy, 12, stamped=noted), np.array(seen) @ LAW, atol=1e-9)
+
+
+def test_the_robot_s_clock_is_read_without_the_wait_but_with_periods_that_were_skipped():
+    def second(seen, waited=7 * PERIOD):
+        clock = RobotClock(PERIOD)
+        assert clock.read(40) == 40
+        clock.waited(40, waited)
+        assert clock.read(40) == 40
+        first = clock.read(40 + seen)
+        assert clock.read(40 + seen + 5 * PERIOD) == first + 5 * PERIOD
+        return first - 40
+
+    assert second(PERIOD) == PERIOD, "it stood while the robot waited"
+    assert second(8 * PERIOD) == PERIOD, "it went on"
+    assert second(11 * PERIOD) == 4 * PERIOD, "it went on, and three periods were skipped"
+    assert second(PERIOD - 9) == PERIOD - 9 and second(8 * PERIOD + 9) == PERIOD + 9, "stamps that jitter"
+    assert second(4 * PERIOD, 0) == 4 * PERIOD
 
 
 def test_a_plan_that_is_ready_early_waits_for_its_time_while_the_next_one_is_made():
@@ -202,6 +242,17 @@ def test_a_planner_slower_than_the_robot_is_told_of_aloud_once_and_one_that_keep
         assert words in caplog.text, words
     report = policy.report
     assert report.too_slow and report.without_fresh == pytest.approx(2 / 3) and max(report.ages) == pytest.approx(5 * DT)
+
+
+def test_the_advice_is_what_the_one_who_is_advised_can_follow():
+    advised = AsynchronousConfig(rehearsals=1, advice="buy a computer")
+    clock, _, policy = timed(CountingPlanner(), lambda n: 2.6 if n < 20 else NEVER, advised)
+    with pytest.raises(PlanningStopped, match="To go on: buy a computer") as stop:
+        lived(clock, policy, 80)
+    assert "slower than the robot: buy a computer" in policy.report.words() and "candidates" not in str(stop.value)
+    clock, _, policy = timed(CountingPlanner(), lambda n: 1e4, advised)
+    with pytest.raises(PlanningStopped, match="did not answer within 60 s; buy a computer"):
+        lived(clock, policy, 1)
 
 
 def test_a_plan_without_actions_is_told_of_and_the_one_before_followed_until_it_is_spent(caplog):

@@ -35,6 +35,19 @@ def test_plans_without_actions_teach_no_delay_and_are_not_tried_for_ever():
     assert len(worker.requests) == 1 + 3
 
 
+def test_plans_without_actions_teach_no_delay_in_an_episode_either():
+    clock, _, policy = timed(CountingPlanner(fails=range(5, 40)), lambda n: 2.5 if n < 5 else 0.05)
+    robot = Slider()
+    policy.reset(0)
+    observation = robot.reset(0)
+    for _ in range(12):
+        policy.ahead(observation, robot.send(policy.act(observation)))
+        observation = robot.tick()
+        clock.now += PERIOD
+    assert policy.report.failures.total() > 3 and policy._delays.periods(PERIOD) == 3
+    assert len(policy._delays) == 1 + len(policy.report.delays) == 2, "of a rehearsal, and of the only plan that came"
+
+
 def test_acting_is_rehearsed_too(monkeypatch):
     acted = []
     monkeypatch.setattr(CommittedPlan, "command_for", lambda plan, *_: acted.append(plan.actions[0, 0]))

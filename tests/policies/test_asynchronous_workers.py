@@ -29,6 +29,7 @@ from tests.policies.asynchronous_parts import (
     CountingPlanner,
     PositionCost,
     Slider,
+    dying_planner,
     icem_planner,
     refused_planner,
     sleeping_planner,
@@ -162,6 +163,8 @@ def test_a_process_plans_as_planning_at_once_does_and_its_death_is_told_of(capfd
 def test_a_planner_that_cannot_be_made_in_its_process_is_refused_with_its_words():
     with pytest.raises(ConfigurationError, match="was not made: ConfigurationError: horizon: expected at least 1, got 0"):
         ProcessWorker(refused_planner, SIZES)
+    with pytest.raises(ConfigurationError, match=r"was not made: the planning process \d+ ended with exit code"):
+        ProcessWorker(dying_planner, SIZES)
 
 
 def make_a_worker_and_wait(tell, stopped):
@@ -178,7 +181,8 @@ def make_a_worker_and_wait(tell, stopped):
     time.sleep(600)
 
 
-@pytest.mark.parametrize(("how", "stopped"), [(signal.SIGKILL, False), (signal.SIGINT, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stopped", [False, True])
 def test_the_process_never_outlives_the_one_that_made_it_however_that_ends(how, stopped):
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()

@@ -138,6 +138,49 @@ def test_a_planner_that_raises_is_given_up_for_the_episode_and_tried_again_in_th
     assert policy.act(robot.reset(1)).values[0] == 100 * (asked + 1) and not policy.report.lost
 
 
+def test_an_error_that_nobody_fetched_before_the_episode_ended_is_no_trouble_of_the_next_one():
+    clock, worker, policy = timed(CountingPlanner(raises=[6]), lambda n: 0.9 if n < 9 else 1e6)
+    robot = Slider()
+    policy.reset(0)
+    observation = robot.reset(0)
+    for _ in range(3):
+        policy.ahead(observation, robot.send(policy.act(observation)))
+        observation = robot.tick()
+        clock.now += PERIOD
+    assert worker.answers[-1].broken
+    policy.reset(1)
+    assert policy.act(robot.reset(1)).values[0] == 700 and not policy.report.lost
+    for _ in range(3):
+        policy.ahead(observation, robot.send(policy.act(observation)))
+        observation = robot.tick()
+        clock.now += PERIOD
+    with pytest.raises(PlanningStopped, match="did not answer within 60 s"):
+        policy.reset(2)
+
+
+def test_a_planner_that_is_silent_and_then_dies_is_told_of_as_dead():
+    clock, worker, policy = timed(CountingPlanner(), lambda n: 0.5 if n < 6 else 1e6)
+    robot, result = Slider(), worker.result
+
+    def dead(timeout=0.0):
+        if policy.report.silence:
+            raise PlanningStopped("the planning process 1 was killed by SIGKILL; nothing plans any more")
+        return result(timeout)
+
+    worker.result = dead
+    policy.reset(0)
+    observation = robot.reset(0)
+    with pytest.raises(PlanningStopped, match=r"ended 0 ms ago and nobody plans any more.*SIGKILL") as stop:
+        for _ in range(40):
+            policy.ahead(observation, robot.send(policy.act(observation)))
+            observation = robot.tick()
+            clock.now += PERIOD
+    assert "has not answered" not in str(stop.value) and "To go on" not in str(stop.value)
+    with pytest.raises(PlanningStopped, match="SIGKILL"):
+        policy.report.silence = 1.0
+        policy.reset(1)
+
+
 def test_a_planner_that_is_silent_far_longer_than_its_plans_take_is_told_of_before_the_plan_in_hand_is_over(caplog):
     clock, _, policy = timed(CountingPlanner(), lambda n: 6.5 if n == 6 else 1.5, MEASURED)
     robot = Slider()
@@ -151,6 +194,24 @@ def test_a_planner_that_is_silent_far_longer_than_its_plans_take_is_told_of_befo
     assert told[7] == 0 and told[-1] == 1, "begun at 3, and 3 x 1.5 periods are borne"
     assert "its plans take 150 ms" in caplog.text and policy.report.silence == pytest.approx(0.6)
     assert "the planner was silent for 600 ms" in policy.report.words()
+
+
+@pytest.mark.parametrize(("taken", "borne"), [(0.5, 3.0), (1.5, 4.5), (3.5, 6.0), (5.0, 6.0), (7.0, 7.0)])
+def test_a_planner_that_is_silent_for_half_a_plan_is_told_of_and_one_whose_plans_always_take_longer_is_not(taken, borne):
+    """`borne`, in periods of a plan's 12: three times what plans take, or half a plan, or what they take."""
+    clock, worker, policy = timed(CountingPlanner(), lambda n: 1e6 if n >= 8 else taken)
+    robot, silences = Slider(), []
+    policy.reset(0)
+    observation = robot.reset(0)
+    with pytest.raises(PlanningStopped, match="the planner has not answered for"):
+        for _ in range(80):
+            policy.ahead(observation, robot.send(policy.act(observation)))
+            if policy.report.silence:
+                silences.append(policy.report.silence)
+                assert len(worker.requests) == 8, "no alarm while it answers as it always does"
+            observation = robot.tick()
+            clock.now += PERIOD
+    assert borne < silences[0] / DT <= borne + 1.0 + 1e-9
 
 
 def test_an_offer_that_is_being_written_is_none():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,6 +225,26 @@ def test_plans_that_take_longer_than_a_period_are_counted_since_reset():
         assert policy.late == late
         policy.reset(0)
         assert policy.late == 0
+
+
+@pytest.mark.parametrize(("gate", "late"), [(0.04, 0), (0.08, 8)])
+def test_what_a_gate_and_sending_take_is_the_plan_s_no_more_but_not_the_wait_for_the_first_plan(gate, late, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("policies.planning_ahead.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(LawPlanner):
+        def plan(self, x0, previous, generator, deadline=None):
+            now[0] += 0.05
+            return super().plan(x0, previous, generator, deadline)
+
+    class Sending(Slider):
+        def send(self, command):
+            now[0] += gate
+            return super().send(command)
+
+    policy = PlanningAhead(RecedingHorizonPolicy(Slow(), SPACE, COMMAND, "law"), MODEL, DT)
+    live(Sending(), policy)
+    assert (policy.late, policy.plans) == (late, 8)
 
 
 def test_a_plan_that_fails_ahead_of_time_ends_the_episode_with_what_was_lived_and_is_not_acted_on():
