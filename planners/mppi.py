@@ -68,19 +68,10 @@ class MPPI(SamplingPlanner):
 _NO_CONTROL = np.empty(0)
 
 
-def weights_for_effective_samples(costs: Tensor, control: Tensor, target: float) -> Tensor:
-    """Return weights (N,) exp(-S / lambda) / sum, S = costs + lambda control, with 1 / sum w^2 = target.
-
-    Lambda is found by bisection of its logarithm; costs of +inf get no weight. Where fewer than `target` costs are finite,
-    or costs are equal, the weights are as even as they can be.
-    """
-    return torch.from_numpy(_weights(costs.double().numpy(), control.double().numpy(), target))
-
-
 @numba.njit(cache=True)
 def _moved(candidates: np.ndarray, costs: np.ndarray, control: np.ndarray, target: float, mean: np.ndarray) -> tuple[np.ndarray, float]:
     """Return mean (K, nu) moved by the weighted draws, candidates (N, K, nu) less the mean, and 1 / sum w^2; no `control`: zeros."""
-    weights = _weights(costs, np.zeros_like(costs) if len(control) == 0 else control, target)
+    weights = weights_for_effective_samples(costs, np.zeros_like(costs) if len(control) == 0 else control, target)
     moved, squares = mean.copy(), np.float32(0.0)
     for candidate, weight in zip(candidates, weights):  # noqa: B905 (numba knows no `strict`)
         squares += weight * weight
@@ -91,8 +82,12 @@ def _moved(candidates: np.ndarray, costs: np.ndarray, control: np.ndarray, targe
 
 
 @numba.njit(cache=True)
-def _weights(costs: np.ndarray, control: np.ndarray, target: float) -> np.ndarray:
-    """Return the weights (N,) float32 of costs (N,), at least one of them finite; the others weigh nothing."""
+def weights_for_effective_samples(costs: np.ndarray, control: np.ndarray, target: float) -> np.ndarray:
+    """Return weights (N,) float32, exp(-S / lambda) / sum, S = costs + lambda control, with 1 / sum w^2 = target, of costs (N,) float64.
+
+    Lambda is found by bisection of its logarithm; costs of +inf get no weight, at least one is finite. Where fewer than `target` costs
+    are finite, or costs are equal, the weights are as even as they can be.
+    """
     weights = np.empty_like(costs)
     least, most = np.inf, -np.inf
     for cost in costs:

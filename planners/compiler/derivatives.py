@@ -12,9 +12,10 @@ def gradient(tape: Tape, result: Number | Scalar, variables: Sequence[Number]) -
     """Return the derivatives of `result` by variables: one sweep back (reverse mode)."""
     if not isinstance(result, Number):
         return [0.0] * len(variables)
-    depends = _depending(tape.behind([result]), variables)
+    behind = tape.behind([result])
+    depends = _depending(behind, variables)
     pulled: dict[int, Number | Scalar] = {result.place: 1.0}
-    for number in reversed([n for n in tape.behind([result]) if n.place in depends]):
+    for number in reversed([n for n in behind if n.place in depends]):
         given = pulled.get(number.place)
         if given is None:
             continue

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planners.mppi import MPPIConfig, weights_for_effective_samples
+from planners.mppi import MPPIConfig
+from planners.mppi import weights_for_effective_samples as compiled_weights
 from planners.plan import PlanStatus
 from planners.sampling import best_candidates
 from robots.errors import ConfigurationError
@@ -20,6 +21,10 @@ X0 = torch.tensor([1.0, 0.2])
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def weights_for_effective_samples(costs: torch.Tensor, control: torch.Tensor, target: float) -> torch.Tensor:
+    return torch.from_numpy(compiled_weights(costs.double().numpy(), control.double().numpy(), target))
 
 
 @settings(max_examples=50, deadline=None)

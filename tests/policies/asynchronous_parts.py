@@ -182,6 +182,14 @@ def timed(planner, periods, config=MEASURED, deaf=False):
     return clock, worker, AsynchronousPolicy(worker, SPACE, COMMAND, DT, "beside", config, clock)
 
 
+def live_a_period(policy, robot, observation, clock):
+    """Act on an observation, let the period pass, and return what is observed then."""
+    policy.ahead(observation, robot.send(policy.act(observation)))
+    observation = robot.tick()
+    clock.now += PERIOD
+    return observation
+
+
 class PositionCost(Cost):
     """p^2, a little v^2 and u^2."""
 

@@ -13,7 +13,7 @@ from policies.asynchronous.policy import AsynchronousPolicy
 from policies.asynchronous.request_planner import RequestPlanner
 from policies.asynchronous.worker import InlineWorker
 from robots.errors import ConfigurationError, UnknownNameError
-from tests.policies.asynchronous_parts import COMMAND, DT, MEASURED, PERIOD, SPACE, CountingPlanner, Slider, slider, timed
+from tests.policies.asynchronous_parts import COMMAND, DT, MEASURED, PERIOD, SPACE, CountingPlanner, Slider, live_a_period, slider, timed
 
 
 def test_what_a_plan_takes_is_learned_once_and_before_the_robot_begins():
@@ -41,9 +41,7 @@ def test_plans_without_actions_teach_no_delay_in_an_episode_either():
     policy.reset(0)
     observation = robot.reset(0)
     for _ in range(12):
-        policy.ahead(observation, robot.send(policy.act(observation)))
-        observation = robot.tick()
-        clock.now += PERIOD
+        observation = live_a_period(policy, robot, observation, clock)
     assert policy.report.failures.total() > 3 and policy._delays.periods(PERIOD) == 3
     assert len(policy._delays) == 1 + len(policy.report.delays) == 2, "of a rehearsal, and of the only plan that came"
 

@@ -29,6 +29,7 @@ from tests.policies.asynchronous_parts import (
     CountingPlanner,
     Slider,
     law_planner,
+    live_a_period,
     timed,
 )
 
@@ -144,16 +145,12 @@ def test_an_error_that_nobody_fetched_before_the_episode_ended_is_no_trouble_of_
     policy.reset(0)
     observation = robot.reset(0)
     for _ in range(3):
-        policy.ahead(observation, robot.send(policy.act(observation)))
-        observation = robot.tick()
-        clock.now += PERIOD
+        observation = live_a_period(policy, robot, observation, clock)
     assert worker.answers[-1].broken
     policy.reset(1)
     assert policy.act(robot.reset(1)).values[0] == 700 and not policy.report.lost
     for _ in range(3):
-        policy.ahead(observation, robot.send(policy.act(observation)))
-        observation = robot.tick()
-        clock.now += PERIOD
+        observation = live_a_period(policy, robot, observation, clock)
     with pytest.raises(PlanningStopped, match="did not answer within 60 s"):
         policy.reset(2)
 
@@ -172,9 +169,7 @@ def test_a_planner_that_is_silent_and_then_dies_is_told_of_as_dead():
     observation = robot.reset(0)
     with pytest.raises(PlanningStopped, match=r"ended 0 ms ago and nobody plans any more.*SIGKILL") as stop:
         for _ in range(40):
-            policy.ahead(observation, robot.send(policy.act(observation)))
-            observation = robot.tick()
-            clock.now += PERIOD
+            observation = live_a_period(policy, robot, observation, clock)
     assert "has not answered" not in str(stop.value) and "To go on" not in str(stop.value)
     with pytest.raises(PlanningStopped, match="SIGKILL"):
         policy.report.silence = 1.0
@@ -187,9 +182,7 @@ def test_a_planner_that_is_silent_far_longer_than_its_plans_take_is_told_of_befo
     policy.reset(0)
     observation, told = robot.reset(0), []
     for _ in range(14):
-        policy.ahead(observation, robot.send(policy.act(observation)))
-        observation = robot.tick()
-        clock.now += PERIOD
+        observation = live_a_period(policy, robot, observation, clock)
         told.append(len([record for record in caplog.records if "has not answered" in record.getMessage()]))
     assert told[7] == 0 and told[-1] == 1, "begun at 3, and 3 x 1.5 periods are borne"
     assert "its plans take 150 ms" in caplog.text and policy.report.silence == pytest.approx(0.6)
