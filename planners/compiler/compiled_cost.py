@@ -58,12 +58,12 @@ class CompiledCost:
         """Return the sums (N,) of every term, and of 'terminal'; see `totals`."""
         return dict(zip(self._names, self._sums(self._terms, x0, states, actions, len(self._names)).T, strict=True))
 
-    @functools.cached_property
+    @property
     def expands(self) -> bool:
         """Whether `expand` can be called; compiles it, so that no plan has to."""
         return self._expansion is not None
 
-    @functools.cached_property
+    @property
     def slopes_known(self) -> bool:
         """Whether `slopes` can be called; compiles it."""
         return self._gradients is not None
@@ -191,7 +191,7 @@ def compiled_cost(cost: Cost, space: StateSpace, nu: int) -> CompiledCost | None
     if not cost.pure:
         return None
     with _keeping:
-        known = _kept.setdefault(cost, {})
+        known = {} if type(cost).__hash__ is None else _kept.setdefault(cost, {})  # a dataclass may have no hash: not kept
         if (id(space), nu) not in known:
             try:
                 made = CompiledCost(cost, space, nu)

@@ -7,6 +7,7 @@ import logging
 import math
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -237,6 +238,17 @@ def test_a_cost_is_compiled_once_for_all_planners_and_forgotten_with_it():
     del cost
     gc.collect()
     assert gone() is None
+
+
+def test_a_cost_without_a_hash_is_compiled_too():
+    @dataclass
+    class Weighted(Given):
+        weight: float
+
+        def __post_init__(self) -> None:
+            super().__init__(lambda x, u: self.weight * x[..., 0])
+
+    assert Weighted.__hash__ is None and compiled_cost(Weighted(2.0), FLAT, NU) is not None
 
 
 def test_threads_compile_side_by_side():
