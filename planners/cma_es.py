@@ -58,7 +58,7 @@ class _Draws:
         return torch.randn(shape, generator=self.generator, dtype=torch.float64).numpy()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _CMASearch(Search):
     """A search whose distribution is the strategy's; it lives in one plan."""
 

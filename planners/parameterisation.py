@@ -71,14 +71,22 @@ class Parameterisation:
         """Return actions (..., H, nu) of parameters (..., K, nu)."""
         return parameters if self.interpolation == "raw" else _mapped(self._basis, parameters)
 
-    def bounded(self, parameters: Tensor, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Tensor:
+    def bounded(self, parameters: Tensor, lower: np.ndarray, upper: np.ndarray, dtype: torch.dtype, first: Tensor | None = None) -> Tensor:
         """Clip parameters (N, K, nu) float32 into the box of lower and upper (nu,), in place, and return their actions (N, H, nu) in
-        `dtype`, clipped too: one compiled call, for calls take longer than such work where physics has emptied the caches."""
-        count, _, nu = parameters.shape
-        actions = torch.empty((count, self.horizon, nu), dtype=dtype)
-        raw = self.interpolation == "raw"
-        _bound(_NOTHING if raw else self._basis_32, parameters.numpy(), lower.numpy(), upper.numpy(), actions.numpy())
+        `dtype`, clipped too; `first` (K, nu) goes in the place of the first ones.
+
+        One compiled call, for calls take longer than such work where physics has emptied the caches.
+        """
+        actions = torch.empty((len(parameters), self.horizon, len(lower)), dtype=dtype)
+        basis, beginning = _NOTHING if self.interpolation == "raw" else self._basis_32, _NOTHING if first is None else first.numpy()
+        _bound(basis, parameters.numpy(), beginning, lower, upper, actions.numpy())
         return actions
+
+    def continued(self, parameters: Tensor, lower: np.ndarray, upper: np.ndarray) -> Tensor:
+        """Return parameters (K, nu) float32 `shifted`, and clipped into the box of lower and upper (nu,); one compiled call too."""
+        moved = torch.empty_like(parameters)
+        _continue(_NOTHING_64 if self.interpolation == "raw" else self._shift, parameters.numpy(), lower, upper, moved.numpy())
+        return moved
 
     def shifted(self, parameters: Tensor) -> Tensor:
         """Return parameters (..., K, nu) moved one control period ahead: the warm start of the next plan."""
@@ -97,13 +105,34 @@ def _mapped(matrix: np.ndarray, parameters: Tensor) -> Tensor:
     return torch.from_numpy(_multiply(matrix, flat)).view(*batch, len(matrix), nu)
 
 
-_NOTHING = np.empty((0, 0), np.float32)
+_NOTHING, _NOTHING_64 = np.empty((0, 0), np.float32), np.empty((0, 0))
 
 
 @numba.njit(cache=True)
-def _bound(matrix: np.ndarray, parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray, actions: np.ndarray) -> None:
-    """Clip parameters (N, K, nu) in place and write matrix (H, K) @ parameters, clipped, into actions (N, H, nu); no matrix: themselves."""
+def _continue(matrix: np.ndarray, parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray, moved: np.ndarray) -> None:
+    """Write matrix (K, K) @ parameters (K, nu), clipped, into `moved`; no matrix: the next ones, the last one twice."""
+    knots, nu = parameters.shape
+    for k in range(knots):
+        for i in range(nu):
+            total = np.float32(0.0)
+            if len(matrix) == 0:
+                total = parameters[min(k + 1, knots - 1), i]
+            else:
+                for j in range(knots):
+                    total += np.float32(matrix[k, j]) * parameters[j, i]
+            moved[k, i] = _inside(total, lower[i], upper[i])
+
+
+@numba.njit(cache=True)
+def _bound(matrix: np.ndarray, parameters: np.ndarray, first: np.ndarray, lower: np.ndarray, upper: np.ndarray,
+           actions: np.ndarray) -> None:
+    """Clip parameters (N, K, nu) in place and write matrix (H, K) @ parameters, clipped, into actions (N, H, nu); no matrix: themselves.
+
+    `first` (K, nu): goes in the place of the first ones, where it is not empty.
+    """
     count, knots, nu = parameters.shape
+    if len(first) > 0:
+        parameters[0] = first
     for n in range(count):
         for k in range(knots):
             for i in range(nu):

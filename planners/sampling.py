@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -20,7 +20,7 @@ from robots.command import CommandSpec
 from robots.errors import ConfigurationError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
     """Where a search stands; parameters are (K, nu)."""
 
@@ -82,6 +82,7 @@ class SamplingPlanner(ABC):
         self.lower = torch.as_tensor(command.minimum.copy(), dtype=torch.float32)
         self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
         self.half_range = (self.upper - self.lower) / 2
+        self._box = self.lower.numpy(), self.upper.numpy()
 
     @abstractmethod
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
@@ -101,21 +102,20 @@ class SamplingPlanner(ABC):
         check_deadline(deadline)
         x0 = checked_state(x0, self.evaluator.model.state_space.nx, self.evaluator.dtype)
         memory = checked_memory(previous, (self.parameterisation.parameters, len(self.lower)))
-        nominal = self._clip(self.parameterisation.shifted(memory.mean)) if memory is not None else self._middle()
+        nominal = self.parameterisation.continued(memory.mean, *self._box) if memory is not None else self._middle()
         search = self.begin(nominal, previous)
         samples = nonfinite = iteration = 0
         status = PlanStatus.ITERATIONS
         for iteration in range(1, self.config.iterations + 1):
             candidates = self.sample(search, iteration - 1, generator)
-            if iteration == 1 and memory is not None:
-                candidates[0] = nominal
-            actions = self.parameterisation.bounded(candidates, self.lower, self.upper, self.evaluator.dtype)
+            first = nominal if iteration == 1 and memory is not None else None
+            actions = self.parameterisation.bounded(candidates, *self._box, self.evaluator.dtype, first)
             costs = self.evaluator.costs(x0, actions, generator)
             finite, best, cost = _judged(costs.numpy())
             samples, nonfinite = samples + costs.shape[0], nonfinite + costs.shape[0] - finite
             if finite:
                 if cost < search.best_cost:
-                    search = replace(search, best=candidates[best].clone(), best_cost=cost)
+                    search.best, search.best_cost = candidates[best].clone(), cost
                 search = self.update(search, candidates, costs, iteration - 1)
             if search.converged:
                 status = PlanStatus.CONVERGED
@@ -141,7 +141,7 @@ class SamplingPlanner(ABC):
         """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
         if not self.explains:
             chosen = (search.best if self.acts_on_best else search.mean).clone()
-            actions = self.parameterisation.bounded(chosen[None], self.lower, self.upper, torch.float32)[0]
+            actions = self.parameterisation.bounded(chosen[None], *self._box, torch.float32)[0]
             return chosen, actions, NOTHING_EXPLAINED, search.best_cost
         if not self.acts_on_best:
             actions = self._clip(self.parameterisation.actions(search.mean))

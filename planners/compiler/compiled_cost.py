@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import threading
@@ -45,6 +46,8 @@ class CompiledCost:
         _assemble(assembly.totals, module, "terms", trace(lambda x, u: list(cost.terms(x, u).values()), sizes), ended, False)
         functions = assembly.compiled(module, {"totals": assembly.TOTALS, "terms": assembly.TOTALS})
         self._totals, self._terms = functions["totals"], functions["terms"]
+        self.totals_at = ctypes.cast(self._totals, ctypes.c_void_p).value
+        """Address of the function of `totals`, see `assembly.totals`: for compiled code, as long as this lives."""
         self._check_values(cost)
 
     def totals(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ class ClosedLoops:
             self._job[name] = array.ctypes.data
         self._job["horizon"] = horizon
         self._simulations.begin(x0[:space.physics])
-        failed = self._simulations.run(kernels.live(), self._job, count)
+        failed = self._simulations.run(kernels.live(), self._job.ctypes.data, count)
         lived[failed, 1:], commands[failed] = np.nan, np.nan
         return lived, commands
 

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 import llvmlite.binding
@@ -16,7 +17,8 @@ from robots.errors import ConfigurationError
 
 _MESSAGE = 500
 """Characters of an error, at most."""
-_CALLBACKS = ("passive", "control", "contactfilter", "sensor", "time", "act_dyn", "act_gain", "act_bias")
+_CALLBACKS = {name: getattr(mujoco, f"get_mjcb_{name}") for name in (
+    "passive", "control", "contactfilter", "sensor", "time", "act_dyn", "act_gain", "act_bias")}
 """What MuJoCo calls while it steps, as mujoco.set_mjcb_* names it."""
 _C_FUNCTION = ctypes.CFUNCTYPE(None).__base__
 
@@ -41,14 +43,15 @@ def library() -> ctypes.CDLL:
     for function in (found.mjb_state, found.mjb_status):
         function.restype, function.argtypes = pointer, [pointer]
     found.mjb_stateComponent.restype, found.mjb_stateComponent.argtypes = pointer, [pointer, number, pointer]
+    found.mjb_setModels.restype, found.mjb_setModels.argtypes = None, [pointer, pointer]
     found.mjb_apply.restype, found.mjb_apply.argtypes = number, [pointer, pointer, number, pointer, pointer, number]
     return found
 
 
 def refuse_python_callbacks() -> None:
     """Raise ConfigurationError where a Python function is installed as one of MuJoCo's callbacks, which its own threads cannot call."""
-    for name in _CALLBACKS:
-        callback = getattr(mujoco, f"get_mjcb_{name}")()
+    for name, installed in _CALLBACKS.items():
+        callback = installed()
         if callback is not None and not isinstance(callback, _C_FUNCTION):
             called = getattr(callback, "__name__", type(callback).__name__)
             raise ConfigurationError(f"mjcb_{name} is the Python function {called!r}, which MuJoCo's threads cannot call; plan without it, "
@@ -80,6 +83,7 @@ class Simulations:
         self._rows = self._array(self._library.mjb_state(self._batch), ctypes.c_double, (count, self._library.mjb_nstate(self._batch)))
         self._status = self._array(self._library.mjb_status(self._batch), ctypes.c_int, (count,))
         self._ids = np.arange(count, dtype=np.int32)
+        self._ids_at = self._ids.ctypes.data
         state = mujoco.mjtState
         self._qpos, self._qvel, self._act, self._ctrl = (
             self._component(part) for part in (state.mjSTATE_QPOS, state.mjSTATE_QVEL, state.mjSTATE_ACT, state.mjSTATE_CTRL))
@@ -92,13 +96,20 @@ class Simulations:
         if commands is not None:
             self._ctrl[:n] = commands
 
-    def run(self, function: int, job: np.ndarray, count: int) -> np.ndarray:
+    def share_models(self, models: Sequence[mujoco.MjModel], count: int) -> None:
+        """Have the first `count` simulations run on `models`, each on as many, in order; the models have the batch's layout."""
+        each = count // len(models)
+        addresses = np.array([models[min(i // each, len(models) - 1)]._address for i in range(self.count)], dtype=np.uint64)
+        self._library.mjb_setModels(self._batch, addresses.ctypes.data)
+        self._models = tuple(models), addresses  # which the batch reads from now on
+
+    def run(self, function: int, job: int, count: int) -> np.ndarray:
         """Call function(model, data, number, job) on the first `count` simulations; return those (n,) in which MuJoCo raised an error.
 
-        `function` is a C function's address, `job` what it is told. ConfigurationError where a callback is a Python function.
+        `function` is a C function's address, `job` that of what it is told. ConfigurationError where a callback is a Python function.
         """
         refuse_python_callbacks()
-        failed = self._library.mjb_apply(self._batch, self._ids.ctypes.data, count, function, job.ctypes.data, 0)
+        failed = self._library.mjb_apply(self._batch, self._ids_at, count, function, job, 0)
         return np.flatnonzero(self._status[:count]) if failed else self._ids[:0]
 
     def _component(self, part: mujoco.mjtState) -> np.ndarray:

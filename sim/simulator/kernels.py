@@ -1,4 +1,4 @@
-"""What runs on each simulation, compiled: closed loops and derivatives.
+"""What runs on each simulation, compiled: rollouts, closed loops and derivatives.
 
 All in one file: numba's cache notices when a file changes, but not when a file that it calls into does. Nothing here allocates: an
 error of MuJoCo's leaves such a function by a long jump.
@@ -12,7 +12,9 @@ from collections.abc import Callable
 import mujoco
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.extending import intrinsic
 
 from sim.simulator.engine import library
@@ -40,6 +42,10 @@ WARNINGS = int(mujoco.mjtWarning.mjNWARNING)
 
 _VERSION = (f"mujoco {mujoco.__version__}", np.int64)
 """Part of what compiled code is kept under: MuJoCo's numbers are compiled in."""
+ROLLOUT = np.dtype([_VERSION, *((name, np.int64) for name in (
+    "starts", "start_size", "actions", "plans", "states", "readings", "reading_count", "charge", "costs", "horizon", "nx", "nu", "substeps",
+    "nq", "nv", "physics", "told", "warnings", "ctrl", "qpos", "qvel", "act"))])
+"""A rollout's arrays, by their addresses, and sizes; see `Rollouts`."""
 LOOP = np.dtype([_VERSION, *((name, np.int64) for name in (
     "states", "actions", "steps", "feedforward", "gains", "lower", "upper", "plain", "plain_count", "rotations", "rotation_count",
     "readings", "reading_count", "lived", "commands", "deviation", "horizon", "nx", "ndx", "nu", "substeps", "physics", "told",
@@ -58,6 +64,21 @@ def _pointer(typing: object, address: types.Type, kind: types.Type) -> tuple[obj
 
     def generate(context: object, builder: object, signature: object, given: list) -> object:
         return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
+
+    return signature, generate
+
+
+@intrinsic
+def _call(typing: object, function: types.Type, numbers: types.Type) -> tuple[object, Callable]:
+    """Call a C function by its address, with a tuple of addresses and sizes, 64-bit numbers."""
+    signature = types.void(function, numbers)
+
+    def generate(context: object, builder: object, signature: object, given: list) -> object:
+        passed = [context.cast(builder, value, kind, types.int64)
+                  for value, kind in zip(cgutils.unpack_tuple(builder, given[1]), numbers, strict=True)]
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
+        builder.call(builder.inttoptr(given[0], kind.as_pointer()), passed)
+        return context.get_dummy_value()
 
     return signature, generate
 
@@ -89,9 +110,37 @@ def _address_in(data: int, slot: int) -> int:
 
 
 @numba.njit(cache=True)
+def _field(data: int, slot: int, size: int) -> np.ndarray:
+    """Return the field whose pointer lies `slot` bytes into MjData."""
+    return _doubles(_address_in(data, slot), size)
+
+
+@numba.njit(cache=True)
 def _read(data: int, slot: int, entry: int) -> float:
     """Return an entry of the field whose pointer lies `slot` bytes into MjData."""
     return _doubles(_address_in(data, slot) + _DOUBLE * entry, 1)[0]
+
+
+@numba.njit(cache=True)
+def _lives(x: np.ndarray, physics: int) -> bool:
+    """Return whether MuJoCo would step from a state: its first entries, the physics, are numbers and not too large."""
+    lives = True
+    for i in range(physics):
+        lives = lives and abs(x[i]) <= LARGEST
+    return lives
+
+
+@numba.njit(cache=True)
+def _tell(data: int, lives: bool, start: np.ndarray, x: np.ndarray, physics: int, told: int, readings: np.ndarray) -> None:
+    """Write the constants and readings of a new state x (nx,) behind its physics; all of it NaN where it does not live."""
+    if lives:
+        for i in range(physics, told):
+            x[i] = start[i]
+        for i in range(len(readings)):
+            x[told + i] = _read(data, readings[i, 0], readings[i, 1])
+    else:
+        for i in range(len(x)):
+            x[i] = np.nan
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -121,6 +170,31 @@ def subtract(x: np.ndarray, y: np.ndarray, plain: np.ndarray, rotations: np.ndar
         dx[to], dx[to + 1], dx[to + 2] = scale * v1, scale * v2, scale * v3
 
 
+def _roll(model: int, data: int, sample: int, given: object) -> None:
+    """Live through one plan and charge it, while its states are still in the caches; NaN from where it diverges."""
+    job = numba.carray(given, 1)[0]
+    horizon, nx, nu = job.horizon, job.nx, job.nu
+    start_at, actions_at = job.starts + _DOUBLE * sample * job.start_size, job.actions + _DOUBLE * (sample % job.plans) * horizon * nu
+    states_at = job.states + _DOUBLE * sample * horizon * nx
+    start, states, actions = _doubles(start_at, nx), _doubles(states_at, (horizon, nx)), _doubles(actions_at, (horizon, nu))
+    readings, nq, active = _integers(job.readings, (job.reading_count, 2)), job.nq, job.nq + job.nv
+    # a small model's step takes hardly longer than MuJoCo's own functions for its state
+    ctrl, qpos, qvel = _field(data, job.ctrl, nu), _field(data, job.qpos, nq), _field(data, job.qvel, job.nv)
+    act = _field(data, job.act, job.physics - active)
+    at_start, lives = _warned(data, job.warnings), True
+    _set_state(model, data, start_at, PHYSICS)
+    for t in range(horizon):
+        if lives:
+            ctrl[:] = actions[t]
+            for _ in range(job.substeps):
+                _step(model, data)
+            states[t, :nq], states[t, nq:active], states[t, active:job.physics] = qpos, qvel, act
+            lives = _lives(states[t], job.physics) and _warned(data, job.warnings) == at_start
+        _tell(data, lives, start, states[t], job.physics, job.told, readings)
+    if job.charge != 0:
+        _call(job.charge, (start_at, 0, states_at, 0, _DOUBLE * nx, actions_at, 0, _DOUBLE * nu, 1, horizon, job.costs + _DOUBLE * sample))
+
+
 def _live(model: int, data: int, sample: int, given: object) -> None:
     """Live through one closed loop, from the state that the simulation is in; NaN from where it diverges."""
     job = numba.carray(given, 1)[0]
@@ -146,20 +220,11 @@ def _live(model: int, data: int, sample: int, given: object) -> None:
             for _ in range(job.substeps):
                 _step(model, data)
             _get_state(model, data, lived_at + _DOUBLE * (t + 1) * nx, PHYSICS)
-            lives = _warned(data, job.warnings) == at_start
-            for i in range(job.physics):
-                lives = lives and abs(lived[t + 1, i]) <= LARGEST  # what is larger, or no number, MuJoCo would not step from
+            lives = _lives(lived[t + 1], job.physics) and _warned(data, job.warnings) == at_start
         else:
             for i in range(nu):
                 commands[t, i] = np.nan
-        if lives:
-            for i in range(job.physics, job.told):
-                lived[t + 1, i] = lived[0, i]
-            for i in range(job.reading_count):
-                lived[t + 1, job.told + i] = _read(data, readings[i, 0], readings[i, 1])
-        else:
-            for i in range(nx):
-                lived[t + 1, i] = np.nan
+        _tell(data, lives, lived[0], lived[t + 1], job.physics, job.told, readings)
 
 
 def _differentiate(model: int, data: int, period: int, given: object) -> None:
@@ -268,6 +333,12 @@ def _look(model: int, data: int, nq: int, nv: int, readings: np.ndarray, rows_a:
             if readings[i, 0] != SENSOR:
                 rows_a[i, j] = (_read(data, readings[i, 0], readings[i, 1]) - here[i]) / STEP
     _set_state(model, data, q.ctypes.data, _POSITIONS)
+
+
+@functools.cache
+def roll() -> int:
+    """Return the address of the compiled `_roll`."""
+    return _address(_roll, ROLLOUT)
 
 
 @functools.cache

@@ -31,17 +31,16 @@ class SimulatorEvaluator:
 
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """See `Evaluator.costs`."""
-        x, u = x0.detach().double().numpy(), actions.detach().double().numpy()
-        states = self.model.rollouts(x, u)  # (P, N, H, nx), a buffer
+        x, u = x0.numpy(force=True), actions.numpy(force=True)
         if self._compiled is None:
-            particles = self._charged_by_torch(x0.detach(), states, actions.detach())
+            particles = self._charged_by_torch(x0.detach(), self.model.rollouts(x, u), actions.detach())
         else:
-            particles = [self._compiled.totals(x, particle, u) for particle in states]
+            particles = self.model.charged(x, u, self._compiled)
         if len(particles) == 1:
-            costs = particles[0]
+            costs = particles[0].copy()
             costs[~np.isfinite(costs)] = np.inf
             return torch.from_numpy(costs)
-        charged = torch.from_numpy(np.stack(particles))
+        charged = torch.from_numpy(particles)
         costs = self._risk(charged)
         # a risk measure may overlook a particle that diverged
         return torch.where(costs.isfinite() & charged.isfinite().all(0), costs, torch.inf)

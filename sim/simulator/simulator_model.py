@@ -13,18 +13,16 @@ from torch import Tensor
 from dynamics.linearize import check_rows
 from dynamics.model import Prediction
 from dynamics.workers import checked_threads
+from planners.compiler.compiled_cost import CompiledCost
 from robots.errors import ConfigurationError, ShapeError
-from sim.simulator.batches import Batches
 from sim.simulator.closed_loops import ClosedLoops
 from sim.simulator.engine import refuse_python_callbacks
 from sim.simulator.kernels import STEP
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.profiling_clock import stop_profiling_clock
+from sim.simulator.rollouts import Rollouts
 from sim.simulator.tangent import TangentArithmetic
-from sim.simulator.transitions import Transitions
-
-LARGEST_BATCHES = 8
-"""Numbers of simulations whose buffers are kept."""
+from sim.simulator.transitions import Transitions, may_touch
 
 
 class SimulatorModel:
@@ -60,10 +58,10 @@ class SimulatorModel:
         """Control periods simulated so far, of all rollouts and for derivatives: what planning costs whatever the computer."""
         self._model, self._tangent = model, TangentArithmetic(space)
         setting = model, space, self._tangent, substeps, self.threads
+        self._rollouts = Rollouts(model, space, substeps, self.threads, self.variants)
+        self._alone = Rollouts(model, space, substeps, self.threads) if variants else self._rollouts
         self._closed_loops = ClosedLoops(*setting)
         self._transitions = Transitions(*setting) if Transitions.know(model) else None
-        self._batches: dict[tuple[int, int], Batches] = {}
-        """By simulations and control periods; what was used last is the last."""
 
     @property
     def particles(self) -> int:
@@ -91,10 +89,16 @@ class SimulatorModel:
 
         A buffer that the next call overwrites. What diverged is NaN from then on.
         """
-        count, horizon, _ = actions.shape
-        self.periods += self.particles * count * horizon
-        batches = self._buffers(self.particles * count, horizon, self.variants)
-        return batches.run(x0, actions, self.particles).reshape(self.particles, count, horizon, -1)
+        return self._rolled_out(x0, actions, None)[0].reshape(self.particles, *actions.shape[:2], -1)
+
+    def charged(self, x0: np.ndarray, actions: np.ndarray, cost: CompiledCost) -> np.ndarray:
+        """Return what the rollouts of `rollouts` cost (P, N): a buffer that the next call overwrites. NaN where they diverged."""
+        return self._rolled_out(x0, actions, cost)[1].reshape(self.particles, -1)
+
+    def _rolled_out(self, x0: np.ndarray, actions: np.ndarray, cost: CompiledCost | None) -> tuple[np.ndarray, np.ndarray]:
+        self._check(x0, actions)
+        self.periods += self.particles * actions.shape[0] * actions.shape[1]
+        return self._rollouts.run(x0, actions, self.particles, cost)
 
     def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,7 +133,7 @@ class SimulatorModel:
         down = np.where(limited & (u + STEP > self._model.actuator_ctrlrange[:, 1]), -STEP, STEP)  # (T, nu)
         for i in range(self.nu):
             commands[:, 1 + len(moved) + i, i] += down[:, i]
-        ends = self._buffers(count * columns, 1).run(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))
+        ends, _ = self._alone.run(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))
         ends = ends[:, 0].reshape(count, columns, -1)
         slopes = self._tangent.difference(ends[:, :1], ends[:, 1:])  # (T, columns - 1, ndx)
         a = np.tile(self._tangent.constant_rows, (count, 1, 1))
@@ -141,7 +145,7 @@ class SimulatorModel:
         """Return states (N, H, nx) from N starts (N, nx) under `actions` (N, H, nu); a buffer."""
         self._check(starts, actions)
         self.periods += len(starts) * actions.shape[1]
-        return self._buffers(len(starts), actions.shape[1]).run(starts, actions)
+        return self._alone.run(starts, actions)[0]
 
     def _check(self, x: np.ndarray, u: np.ndarray) -> None:
         """ShapeError for states (..., nx) or commands (..., nu) of another size than the model's."""
@@ -149,27 +153,19 @@ class SimulatorModel:
             raise ShapeError(f"SimulatorModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
                              f"{x.shape[-1]} and {u.shape[-1]}")
 
-    def _buffers(self, count: int, horizon: int, variants: Sequence[mujoco.MjModel] = ()) -> Batches:
-        refuse_python_callbacks()
-        key = (count, horizon)
-        batches = self._batches.pop(key, None)
-        if batches is None or batches.variants != len(variants):
-            batches = Batches(self._model, self.state_space, self.substeps, count, horizon, self.threads, variants)
-        self._batches[key] = batches
-        while len(self._batches) > LARGEST_BATCHES:
-            del self._batches[next(iter(self._batches))]
-        return batches
-
 
 def _without_idle_work(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjModel:
     """Return the model, or a copy that leaves out what changes no bit of the motion: sensors that no reading is of (a tenth of a
-    humanoid's step), and the search for islands of constraints where all that moves is one tree, which is one island (a tenth again).
+    humanoid's step), the search for islands of constraints where all that moves is one tree, which is one island (a tenth again), and the
+    search for contacts where no two shapes can touch (a sixth of an arm's).
     """
-    off = 0
+    off, disable = 0, mujoco.mjtDisableBit
     if "sensordata" not in space.fields:
-        off |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+        off |= int(disable.mjDSBL_SENSOR)
     if model.ntree == 1:
-        off |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+        off |= int(disable.mjDSBL_ISLAND)
+    if not may_touch(model):
+        off |= int(disable.mjDSBL_CONTACT)
     if not off:
         return model
     model = copy.copy(model)

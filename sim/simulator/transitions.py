@@ -31,6 +31,7 @@ class Transitions:
         job["reading_count"], job["sensors"] = count, sensors
         job["ndx"], job["moved"], job["nq"], job["nv"], job["nu"] = space.ndx, moved, model.nq, model.nv, nu
         job["substeps"], job["told"], job["work_size"] = substeps, space.ndx - count, work
+        # forces of contacts are worth a solution to begin every difference at
         job["solve_first"], job["acceleration"], job["warnings"] = may_touch(model), slot_of(data, "qacc"), warnings_at(data)
 
     @staticmethod
@@ -53,12 +54,14 @@ class Transitions:
         for name, array in {"a": a, "b": b, "work": self._work, "readings": self._readings}.items():
             self._job[name] = array.ctypes.data
         self._simulations.begin(x[:, :self._space.physics], u)
-        failed = self._simulations.run(kernels.differentiate(), self._job, count)
+        failed = self._simulations.run(kernels.differentiate(), self._job.ctypes.data, count)
         a[failed], b[failed] = np.nan, np.nan
         return a, b
 
 
 def may_touch(model: mujoco.MjModel) -> bool:
-    """Return whether contacts are possible: their forces are worth a solution to begin every difference at."""
-    collide = (model.geom_contype.any() and model.geom_conaffinity.any()) or model.npair > 0
-    return bool(collide) and not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT
+    """Return whether contacts are possible: any two geoms that would collide, a pair that is said to, or what bends."""
+    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
+        return False
+    kinds, wanted = model.geom_contype, model.geom_conaffinity
+    return bool((kinds[:, None] & wanted[None, :]).any()) or model.npair > 0 or model.nflex > 0

@@ -86,10 +86,23 @@ def test_bounded_actions_are_actions_of_clipped_parameters_clipped(interpolation
     given = torch.randn(6, parameterisation.parameters, 2, generator=torch.Generator().manual_seed(0))
     given[3, 1, 1] = torch.nan
     clipped = given.clamp(lower, upper)
+    clipped[0] = clipped[1]
     expected = parameterisation.actions(clipped).clamp(lower, upper)
-    found = parameterisation.bounded(given, lower, upper, dtype)
+    first = given[1].clone()
+    found = parameterisation.bounded(given, lower.numpy(), upper.numpy(), dtype, first)
     assert found.dtype == dtype and found.shape == (6, 9, 2)
     torch.testing.assert_close(given, clipped, rtol=0, atol=0, equal_nan=True)
     whole = torch.arange(6) != 3
     torch.testing.assert_close(found[whole].float(), expected[whole], rtol=1e-6, atol=1e-7)
     assert found[3].isnan().any() and not found[3, :, 0].isnan().any()
+
+
+@pytest.mark.parametrize("interpolation", ["raw", "zero", "linear", "cubic"])
+def test_continued_parameters_are_shifted_ones_clipped(interpolation):
+    parameterisation = Parameterisation(9, interpolation, 4)
+    lower, upper = np.array([-0.5, -1.0], np.float32), np.array([0.4, 2.0], np.float32)
+    given = torch.randn(parameterisation.parameters, 2, generator=torch.Generator().manual_seed(0))
+    before = given.clone()
+    found = parameterisation.continued(given, lower, upper)
+    torch.testing.assert_close(found, parameterisation.shifted(given).clamp(torch.from_numpy(lower), torch.from_numpy(upper)))
+    assert found.dtype == torch.float32 and torch.equal(given, before)

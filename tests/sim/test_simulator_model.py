@@ -24,6 +24,7 @@ from sim.simulator.simulator_evaluator import SimulatorEvaluator
 from sim.simulator.simulator_model import SimulatorModel
 from sim.tasks.cartpole import SCENE as CARTPOLE
 from sim.tasks.half_cheetah import SCENE as CHEETAH
+from sim.tasks.reacher import SCENE as REACHER
 
 FLOATING = """
 <mujoco>
@@ -68,7 +69,7 @@ def draws(*shape, seed=0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1.0, 1.0, shape)
 
 
-@pytest.mark.parametrize("scene", [CARTPOLE, CHEETAH], ids=lambda scene: scene.name)
+@pytest.mark.parametrize("scene", [CARTPOLE, CHEETAH, REACHER], ids=lambda scene: scene.name)
 def test_a_rollout_is_what_the_machine_does_bit_for_bit(scene):
     model, actions = simulator(scene), draws(1, 20, scene.load().nu)
     with MujocoRobot(scene) as robot:
@@ -238,3 +239,38 @@ def test_a_search_for_islands_that_changes_no_bit_is_left_out():
     assert simulator(CHEETAH)._model.opt.disableflags & flag  # the first test above: bit for bit
     assert not SimulatorModel(apart, PhysicsSpace(apart), 1, 1)._model.opt.disableflags & flag
     assert not apart.opt.disableflags & flag and not CHEETAH.load().opt.disableflags & flag
+
+
+def test_a_search_for_contacts_where_nothing_can_touch_is_left_out():
+    def touching(kinds: str, pair: str = "") -> bool:
+        """Whether contacts are looked for between a ball that falls and the floor."""
+        machine = mujoco.MjModel.from_xml_string(f"""
+            <mujoco><worldbody>
+              <geom name="floor" type="plane" size="1 1 1" {kinds}/>
+              <body pos="0 0 0.2"><joint name="fall" type="slide" axis="0 0 1"/><geom name="ball" size="0.1" {kinds}/></body>
+            </worldbody><contact>{pair}</contact><actuator><motor joint="fall"/></actuator></mujoco>""")
+        model = SimulatorModel(machine, PhysicsSpace(machine), 1, 1)
+        searched = not model._model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+        fell = float(model.rollouts(np.zeros(2), np.zeros((1, 300, 1)))[0, 0, -1, 0])
+        assert (fell > -0.2) == searched, "where contacts are looked for, the floor holds the ball"
+        return searched
+
+    assert touching("") and touching('contype="1" conaffinity="3"')
+    assert not touching('contype="1" conaffinity="2"') and not touching('contype="0" conaffinity="0"')
+    assert touching('contype="0" conaffinity="0"', '<pair geom1="floor" geom2="ball"/>')
+    assert simulator(CHEETAH)._model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_CONTACT) == 0
+
+
+def test_variants_keep_their_rollouts_whatever_was_asked_for_before():
+    machine = CARTPOLE.load()
+    heavy = copy.copy(machine)
+    heavy.body_mass[:] *= 3.0
+    both, alone = simulator(CARTPOLE, variants=(machine, heavy)), simulator(CARTPOLE, variants=(heavy,))
+    x0 = np.array([0.0, 0.5, 0.0, 0.0])
+    for plans in (2, 5, 3, 5):
+        actions = draws(plans, 8, 1, seed=plans)
+        light, heavier = both.rollouts(x0, actions).copy()
+        assert np.array_equal(light, simulator(CARTPOLE).rollouts(x0, actions)[0])
+        assert np.array_equal(heavier, alone.rollouts(x0, actions)[0]) and not np.array_equal(light, heavier)
+        one = np.stack([x0, x0 + 0.1])
+        assert np.array_equal(both.step(torch.from_numpy(one), torch.from_numpy(actions[:2, 0])).numpy()[0], light[0, 0])
