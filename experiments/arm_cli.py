@@ -12,6 +12,7 @@ _RUNS = Path("runs")
 File = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(optional)")]
 Calibration = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(arms of servos need it)")]
 Threads = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all cores)")]
+ThreadsBeside = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: all; with --asynchronous all but one)")]
 Cameras = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=SOURCE", help_behavior_hint="(optional)")]
 Patience = Annotated[float | None, tyro.conf.arg(metavar="SECONDS", help_behavior_hint="(default: 0.02)")]
 
@@ -148,8 +149,8 @@ class Deploy:
     asynchronous: bool = False
     """For runs that plan: plan in a process beside the arm, which does not wait. Plans are made for where it will be once they are ready,
     and may take longer than a control period; where none comes any more, the last one is followed to its end, then the arm is held."""
-    threads: Threads = None
-    """Cores to plan with; with --asynchronous all but one unless told, since the arm's servo loop needs one."""
+    threads: ThreadsBeside = None
+    """Cores to plan with. With --asynchronous the arm's servo loop needs one."""
 
     def run(self) -> int:
         from experiments.arm_deploy import deploy_command

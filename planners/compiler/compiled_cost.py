@@ -78,7 +78,7 @@ class CompiledCost:
 
     def slopes(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the gradients alone, (H, n) and (ndx,), see `expand`."""
-        found = self._along(self._gradients, states, actions)
+        found = self._along(self._gradients, states, actions, second=False)
         return found[0], found[2]
 
     def _sums(self, function: _CFuncPtr, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, count: int) -> np.ndarray:
@@ -95,8 +95,8 @@ class CompiledCost:
                  _at(actions), actions.strides[0], actions.strides[1], samples, horizon, _at(sums))
         return sums
 
-    def _along(self, functions: tuple[_CFuncPtr, _CFuncPtr] | None, states: np.ndarray,
-               actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _along(self, functions: tuple[_CFuncPtr, _CFuncPtr] | None, states: np.ndarray, actions: np.ndarray,
+               second: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         if functions is None:
             raise NotCompilable("its derivatives")
         if states.shape != (len(actions) + 1, self._space.nx) or actions.shape[1:] != (self._nu,):
@@ -105,7 +105,8 @@ class CompiledCost:
         states, actions = np.ascontiguousarray(states, np.float64), np.ascontiguousarray(actions, np.float64)
         horizon, ndx = len(actions), self._space.ndx
         n = ndx + self._nu
-        found = np.zeros((horizon, n)), np.zeros((horizon, n, n)), np.zeros(ndx), np.zeros((ndx, ndx))
+        bends = (np.zeros((horizon, n, n)), np.zeros((ndx, ndx))) if second else (np.empty(0), np.empty(0))  # unwritten by slopes alone
+        found = np.zeros((horizon, n)), bends[0], np.zeros(ndx), bends[1]
         running, terminal = functions
         running(_at(states), _at(actions), horizon, _at(found[0]), _at(found[1]))
         terminal(_at(states[horizon]), 0, 1, _at(found[2]), _at(found[3]))
@@ -180,7 +181,7 @@ class CompiledCost:
     def _check_derivatives(self, cost: Cost, functions: tuple[_CFuncPtr, _CFuncPtr], second: bool) -> None:
         """NotCompilable unless the compiled derivatives are torch's, wherever torch has any."""
         x, u = self._drawn(_CHECKED // 4)
-        found, expected = self._along(functions, x, u), expanded_by_torch(cost, self._space, x, u)
+        found, expected = self._along(functions, x, u, second), expanded_by_torch(cost, self._space, x, u)
         for k in range(0, 4, 1 if second else 2):
             _compare(f"derivative {k}", found[k], expected[k])
 
