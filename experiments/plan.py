@@ -133,8 +133,8 @@ def prepare(options: Plan, robot: Robot, observation: Observation, seed: int, co
     known, and else with what the options and this computer's speed make it.
     """
     planning_copy, command = None, robot.spec.command()
-    if options.substeps is not None or options.integrator is not None or options.softened:
-        planning_copy = PlanningCopy(options.substeps, options.integrator, options.softened)
+    if options.substeps is not None or options.integrator is not None or options.softened or options.cold_starts:
+        planning_copy = PlanningCopy(options.substeps, options.integrator, options.softened, options.cold_starts)
     problem = make_problem(options.task, robot, options.threads, planning_copy, _randomisation(options, seed))
     evaluator = SimulatorEvaluator(problem.model, problem.cost, options.risk)
     budget = None if options.budget_ms is None else options.budget_ms * 1e-3

@@ -50,6 +50,9 @@ class Plan:
     """Integrator of the model planned through: euler, rk4, implicit, implicitfast."""
     softened: bool = False
     """Soften the contacts of the model planned through, for planners that use derivatives."""
+    cold_starts: bool = False
+    """Look for the forces of contacts anew in every physics step of the model planned through: the same to the solver's tolerance, and
+    faster where contacts are few."""
     randomise: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW..HIGH [...]", help_behavior_hint="(optional)")] = ()
     """Plan for --variants models whose properties are multiplied by factors drawn from these ranges, as in --randomise mass=0.8..1.2
     friction=0.5..1.5: mass, friction (of contacts), frictionloss and damping (of joints), stiffness, armature, gain (of actuators)."""

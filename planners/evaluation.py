@@ -80,7 +80,8 @@ class Evaluator(Protocol):
     """Of the states that it computes with."""
 
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the risk-adjusted costs (N,) of plans actions (N, H, nu) from x0 (nx,); not finite becomes +inf."""
+        """Return the risk-adjusted costs (N,) of plans actions (N, H, nu) from x0 (nx,); not finite becomes +inf. The plans are a buffer,
+        which the planner writes over later."""
         ...
 
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:

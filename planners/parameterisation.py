@@ -71,16 +71,14 @@ class Parameterisation:
         """Return actions (..., H, nu) of parameters (..., K, nu)."""
         return parameters if self.interpolation == "raw" else _mapped(self._basis, parameters)
 
-    def bounded(self, parameters: Tensor, lower: np.ndarray, upper: np.ndarray, dtype: torch.dtype, first: Tensor | None = None) -> Tensor:
-        """Clip parameters (N, K, nu) float32 into the box of lower and upper (nu,), in place, and return their actions (N, H, nu) in
-        `dtype`, clipped too; `first` (K, nu) goes in the place of the first ones.
+    def bounded(self, parameters: Tensor, lower: np.ndarray, upper: np.ndarray, actions: Tensor, first: Tensor | None = None) -> None:
+        """Clip parameters (N, K, nu) float32 into the box of lower and upper (nu,), in place, and write their actions, clipped too, into
+        `actions` (N, H, nu); `first` (K, nu) goes in the place of the first ones.
 
         One compiled call, for calls take longer than such work where physics has emptied the caches.
         """
-        actions = torch.empty((len(parameters), self.horizon, len(lower)), dtype=dtype)
         basis, beginning = _NOTHING if self.interpolation == "raw" else self._basis_32, _NOTHING if first is None else first.numpy()
         _bound(basis, parameters.numpy(), beginning, lower, upper, actions.numpy())
-        return actions
 
     def continued(self, parameters: Tensor, lower: np.ndarray, upper: np.ndarray) -> Tensor:
         """Return parameters (K, nu) float32 `shifted`, and clipped into the box of lower and upper (nu,); one compiled call too."""

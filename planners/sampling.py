@@ -83,6 +83,7 @@ class SamplingPlanner(ABC):
         self.upper = torch.as_tensor(command.maximum.copy(), dtype=torch.float32)
         self.half_range = (self.upper - self.lower) / 2
         self._box = self.lower.numpy(), self.upper.numpy()
+        self._room: Tensor | None = None
 
     @abstractmethod
     def begin(self, nominal: Tensor, previous: Plan | None) -> Search:
@@ -109,7 +110,8 @@ class SamplingPlanner(ABC):
         for iteration in range(1, self.config.iterations + 1):
             candidates = self.sample(search, iteration - 1, generator)
             first = nominal if iteration == 1 and memory is not None else None
-            actions = self.parameterisation.bounded(candidates, *self._box, self.evaluator.dtype, first)
+            actions = self._room_for(len(candidates))
+            self.parameterisation.bounded(candidates, *self._box, actions, first)
             costs = self.evaluator.costs(x0, actions, generator)
             finite, best, cost = _judged(costs.numpy())
             samples, nonfinite = samples + costs.shape[0], nonfinite + costs.shape[0] - finite
@@ -141,8 +143,9 @@ class SamplingPlanner(ABC):
         """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
         if not self.explains:
             chosen = (search.best if self.acts_on_best else search.mean).clone()
-            actions = self.parameterisation.bounded(chosen[None], *self._box, torch.float32)[0]
-            return chosen, actions, NOTHING_EXPLAINED, search.best_cost
+            actions = torch.empty((1, self.horizon, len(self.lower)))
+            self.parameterisation.bounded(chosen[None], *self._box, actions)
+            return chosen, actions[0], NOTHING_EXPLAINED, search.best_cost
         if not self.acts_on_best:
             actions = self._clip(self.parameterisation.actions(search.mean))
             expected = self.evaluator.explain(x0, actions)
@@ -152,6 +155,13 @@ class SamplingPlanner(ABC):
         # also where the mean of finite samples has no finite cost itself
         actions = self._clip(self.parameterisation.actions(search.best))
         return search.best, actions, self.evaluator.explain(x0, actions), search.best_cost
+
+    def _room_for(self, count: int) -> Tensor:
+        """Return where the actions (N, H, nu) of candidates are written, the same for every plan: new memory takes longer to be had than
+        they take to be written."""
+        if self._room is None or len(self._room) < count:
+            self._room = torch.empty((count, self.horizon, len(self.lower)), dtype=self.evaluator.dtype)
+        return self._room[:count]
 
     def _clip(self, values: Tensor) -> Tensor:
         return values.clamp(self.lower, self.upper)

