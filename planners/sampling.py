@@ -142,19 +142,22 @@ class SamplingPlanner(ABC):
     def _choose(self, x0: Tensor, search: Search) -> tuple[Tensor, Tensor, Explanation, float]:
         """Return the parameters to act on, their actions, what these are expected to do, and what they cost."""
         if not self.explains:
-            chosen = (search.best if self.acts_on_best else search.mean).clone()
-            actions = torch.empty((1, self.horizon, len(self.lower)))
-            self.parameterisation.bounded(chosen[None], *self._box, actions)
-            return chosen, actions[0], NOTHING_EXPLAINED, search.best_cost
+            return *self._acted(search.best if self.acts_on_best else search.mean), NOTHING_EXPLAINED, search.best_cost
         if not self.acts_on_best:
-            actions = self._clip(self.parameterisation.actions(search.mean))
+            chosen, actions = self._acted(search.mean)
             expected = self.evaluator.explain(x0, actions)
             cost = sum(expected.cost_by_term.values())
             if math.isfinite(cost):
-                return search.mean, actions, expected, cost
+                return chosen, actions, expected, cost
         # also where the mean of finite samples has no finite cost itself
-        actions = self._clip(self.parameterisation.actions(search.best))
-        return search.best, actions, self.evaluator.explain(x0, actions), search.best_cost
+        chosen, actions = self._acted(search.best)
+        return chosen, actions, self.evaluator.explain(x0, actions), search.best_cost
+
+    def _acted(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Return parameters (K, nu), clipped, and their actions (H, nu)."""
+        clipped, actions = parameters[None].clone(), torch.empty((1, self.horizon, len(self.lower)))
+        self.parameterisation.bounded(clipped, *self._box, actions)
+        return clipped[0], actions[0]
 
     def _room_for(self, count: int) -> Tensor:
         """Return where the actions (N, H, nu) of candidates are written, the same for every plan: new memory takes longer to be had than
