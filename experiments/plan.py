@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,8 +30,7 @@ from robots.errors import ConfigurationError, UnknownNameError
 from robots.observation import Observation
 from robots.robot import Robot
 from sim.catalog import make_task
-from sim.simulator.planning_copy import PlanningCopy
-from sim.simulator.planning_task import PLANNING_TASKS, Problem, make_problem, simulated_model
+from sim.simulator.planning_task import PLANNING_TASKS, Problem, make_problem, planning_task, simulated_model
 from sim.simulator.randomisation import Randomisation, altered, read_factors, read_ranges
 from sim.simulator.simulator_evaluator import SimulatorEvaluator
 from sim.task import Task
@@ -132,9 +131,11 @@ def prepare(options: Plan, robot: Robot, observation: Observation, seed: int, co
     """Return the planner for the episode that begins with `observation` of `robot`, just reset with `seed`; with `config`, where it is
     known, and else with what the options and this computer's speed make it.
     """
-    planning_copy, command = None, robot.spec.command()
-    if options.substeps is not None or options.integrator is not None or options.softened or options.cold_starts:
-        planning_copy = PlanningCopy(options.substeps, options.integrator, options.softened, options.cold_starts)
+    command, told = robot.spec.command(), ("substeps", "integrator", "cold_starts")
+    given = {name: value for name in told if (value := getattr(options, name)) is not None}
+    if options.softened:
+        given["softened"] = True
+    planning_copy = replace(planning_task(options.task).copy, **given)
     problem = make_problem(options.task, robot, options.threads, planning_copy, _randomisation(options, seed))
     evaluator = SimulatorEvaluator(problem.model, problem.cost, options.risk)
     budget = None if options.budget_ms is None else options.budget_ms * 1e-3

@@ -46,11 +46,11 @@ class Plan:
     """Any setting of the planner, as in --search population=128 interpolation=cubic knots=6."""
     substeps: Number = None
     """Physics steps in a control period of the model planned through: fewer are coarser and faster. The machine keeps its own."""
-    integrator: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the machine's)")] = None
+    integrator: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_OWN)] = None
     """Integrator of the model planned through: euler, rk4, implicit, implicitfast."""
     softened: bool = False
     """Soften the contacts of the model planned through, for planners that use derivatives."""
-    cold_starts: bool = False
+    cold_starts: Annotated[bool | None, tyro.conf.arg(metavar="True|False", help_behavior_hint=_OWN)] = None
     """Look for the forces of contacts anew in every physics step of the model planned through: the same to the solver's tolerance, and
     faster where contacts are few."""
     randomise: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW..HIGH [...]", help_behavior_hint="(optional)")] = ()

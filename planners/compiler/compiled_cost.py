@@ -39,6 +39,8 @@ class CompiledCost:
 
     def __init__(self, cost: Cost, space: StateSpace, nu: int) -> None:
         self._cost, self._space, self._nu = weakref.ref(cost), space, nu
+        self.sizes = space.nx, nu
+        """Entries of the states and commands that it charges."""
         self._names = [*self._terms_of(cost), "terminal"]
         module, sizes = ir.Module("cost"), {"x": space.nx, "u": nu}
         ended = trace(lambda x: [cost.terminal(x)], {"x": space.nx})

@@ -7,8 +7,9 @@ import numpy as np
 
 from dynamics.feedback_rollout import check_feedback
 from sim.simulator import kernels
-from sim.simulator.engine import Simulations, slot_of, warnings_at
+from sim.simulator.engine import Simulations, at_least, warnings_at
 from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.reading_table import reading_table
 from sim.simulator.tangent import TangentArithmetic
 
 
@@ -32,8 +33,7 @@ class ClosedLoops:
         check_feedback(self._space, self._model.nu, x0=x0, **given)
         count, horizon, space, nu = len(steps), len(actions), self._space, self._model.nu
         plain, rotations, readings = self._tables
-        if self._simulations is None or self._simulations.count < count:
-            self._simulations = Simulations(self._model, count, self._threads)
+        self._simulations = at_least(count, self._simulations, self._model, self._threads)
         lived, commands = np.empty((count, horizon + 1, space.nx)), np.empty((count, horizon, nu))
         lived[:, 0] = x0
         arrays = {name: np.ascontiguousarray(array, dtype=np.float64) for name, array in given.items()}
@@ -46,16 +46,3 @@ class ClosedLoops:
         failed = self._simulations.run(kernels.live(), self._job.ctypes.data, count)
         lived[failed, 1:], commands[failed] = np.nan, np.nan
         return lived, commands
-
-
-def reading_table(model: mujoco.MjModel, space: PhysicsSpace, sensors_apart: bool = False) -> np.ndarray:
-    """Return for each entry of the readings where MjData holds its field's pointer, and which entry it is there (n, 2) int64.
-
-    `sensors_apart`: `kernels.SENSOR` in place of the pointer for sensors.
-    """
-    data = mujoco.MjData(model)
-    rows = []
-    for reading in space.readings:
-        slot = kernels.SENSOR if sensors_apart and reading.field == "sensordata" else slot_of(data, reading.field)
-        rows += [(slot, entry) for entry in reading.entries(model)]
-    return np.array(rows, dtype=np.int64).reshape(-1, 2)

@@ -96,10 +96,9 @@ class Simulations:
         if commands is not None:
             self._ctrl[:n] = commands
 
-    def share_models(self, models: Sequence[mujoco.MjModel], count: int) -> None:
-        """Have the first `count` simulations run on `models`, each on as many, in order; the models have the batch's layout."""
-        each = count // len(models)
-        addresses = np.array([models[min(i // each, len(models) - 1)]._address for i in range(self.count)], dtype=np.uint64)
+    def take_turns(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Have the simulations run on `models`, of the batch's layout: the first one on the first, the second on the second, and so on."""
+        addresses = np.array([models[i % len(models)]._address for i in range(self.count)], dtype=np.uint64)
         self._library.mjb_setModels(self._batch, addresses.ctypes.data)
         self._models = tuple(models), addresses  # which the batch reads from now on
 
@@ -123,6 +122,11 @@ class Simulations:
     def _array(address: int, kind: type, shape: tuple[int, ...]) -> np.ndarray:
         """Return what lies at an address, without a copy."""
         return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(kind)), shape)
+
+
+def at_least(count: int, simulations: Simulations | None, model: mujoco.MjModel, threads: int) -> Simulations:
+    """Return `simulations` where they are enough, or `count` new ones."""
+    return Simulations(model, count, threads) if simulations is None or simulations.count < count else simulations
 
 
 def warnings_at(data: mujoco.MjData) -> int:

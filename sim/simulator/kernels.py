@@ -43,8 +43,8 @@ WARNINGS = int(mujoco.mjtWarning.mjNWARNING)
 _VERSION = (f"mujoco {mujoco.__version__}", np.int64)
 """Part of what compiled code is kept under: MuJoCo's numbers are compiled in."""
 ROLLOUT = np.dtype([_VERSION, *((name, np.int64) for name in (
-    "starts", "start_size", "actions", "plans", "states", "readings", "reading_count", "charge", "costs", "horizon", "nx", "nu", "substeps",
-    "nq", "nv", "physics", "told", "warnings", "ctrl", "qpos", "qvel", "act"))])
+    "starts", "start_size", "actions", "particles", "states", "readings", "reading_count", "charge", "costs", "horizon", "nx", "nu",
+    "substeps", "nq", "nv", "physics", "told", "warnings", "ctrl", "qpos", "qvel", "act"))])
 """A rollout's arrays, by their addresses, and sizes; see `Rollouts`."""
 LOOP = np.dtype([_VERSION, *((name, np.int64) for name in (
     "states", "actions", "steps", "feedforward", "gains", "lower", "upper", "plain", "plain_count", "rotations", "rotation_count",
@@ -121,7 +121,7 @@ def _read(data: int, slot: int, entry: int) -> float:
     return _doubles(_address_in(data, slot) + _DOUBLE * entry, 1)[0]
 
 
-@numba.njit(cache=True)
+@numba.njit  # as `_warned`
 def _lives(x: np.ndarray, physics: int) -> bool:
     """Return whether MuJoCo would step from a state: its first entries, the physics, are numbers and not too large."""
     lives = True
@@ -174,7 +174,8 @@ def _roll(model: int, data: int, sample: int, given: object) -> None:
     """Live through one plan and charge it, while its states are still in the caches; NaN from where it diverges."""
     job = numba.carray(given, 1)[0]
     horizon, nx, nu = job.horizon, job.nx, job.nu
-    start_at, actions_at = job.starts + _DOUBLE * sample * job.start_size, job.actions + _DOUBLE * (sample % job.plans) * horizon * nu
+    plan = sample // job.particles
+    start_at, actions_at = job.starts + _DOUBLE * plan * job.start_size, job.actions + _DOUBLE * plan * horizon * nu
     states_at = job.states + _DOUBLE * sample * horizon * nx
     start, states, actions = _doubles(start_at, nx), _doubles(states_at, (horizon, nx)), _doubles(actions_at, (horizon, nu))
     readings, nq, active = _integers(job.readings, (job.reading_count, 2)), job.nq, job.nq + job.nv
@@ -191,8 +192,10 @@ def _roll(model: int, data: int, sample: int, given: object) -> None:
             states[t, :nq], states[t, nq:active], states[t, active:job.physics] = qpos, qvel, act
             lives = _lives(states[t], job.physics) and _warned(data, job.warnings) == at_start
         _tell(data, lives, start, states[t], job.physics, job.told, readings)
-    if job.charge != 0:
+    if job.charge != 0 and lives:
         _call(job.charge, (start_at, 0, states_at, 0, _DOUBLE * nx, actions_at, 0, _DOUBLE * nu, 1, horizon, job.costs + _DOUBLE * sample))
+    elif job.charge != 0:  # a cost may look at nothing that is NaN
+        _doubles(job.costs, sample + 1)[sample] = np.nan
 
 
 def _live(model: int, data: int, sample: int, given: object) -> None:

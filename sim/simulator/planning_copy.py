@@ -25,8 +25,8 @@ class PlanningCopy:
     softened: bool = False
     """Contacts begin from nothing (solimp[0] = 0): derivatives exist where a contact begins."""
     cold_starts: bool = False
-    """Forces of contacts and limits are not looked for from the last step's on: they are the same to the solver's tolerance, and found
-    faster where contacts are few (a walker: 6 %), slower where they are many (a humanoid that lies: 15 %)."""
+    """Forces of contacts and limits are not looked for from the last step's on: they are the same to the solver's tolerance, where it
+    gets there, and found faster where contacts are few (a walker: 6 %), slower where they are many (a humanoid that lies: 15 %)."""
 
     def __post_init__(self) -> None:
         if self.substeps is not None and self.substeps < 1:

@@ -126,6 +126,13 @@ class Problem:
     """H, control periods."""
 
 
+def planning_task(name: str) -> PlanningTask:
+    """Return how task `name` is planned; UnknownNameError for one that cannot be planned through the simulator."""
+    if name not in PLANNING_TASKS:
+        raise UnknownNameError("task to plan through the simulator", name, PLANNING_TASKS)
+    return PLANNING_TASKS[name]
+
+
 def make_problem(name: str, robot: Robot, threads: int | None = None, planning_copy: PlanningCopy | None = None,
                  randomisation: Randomisation | None = None) -> Problem:
     """Return the problem of task `name` as `robot`, freshly reset, stands: its goal is where it was put for this episode.
@@ -133,9 +140,7 @@ def make_problem(name: str, robot: Robot, threads: int | None = None, planning_c
     `planning_copy`: another planning copy than the task's own. `randomisation`: plans are rolled out through variants drawn of it.
     UnknownNameError for a task that cannot be planned so.
     """
-    if name not in PLANNING_TASKS:
-        raise UnknownNameError("task to plan through the simulator", name, PLANNING_TASKS)
-    task = PLANNING_TASKS[name]
+    task = planning_task(name)
     model, substeps, differences = (planning_copy or task.copy).of(machine_model(robot), robot.spec.control_dt)
     space = PhysicsSpace(model, task.constants, task.readings)
     variants, drawn = randomisation.of(model) if randomisation is not None else ([], ())

@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 
 from robots.errors import ConfigurationError, UnknownNameError
+from sim.simulator.contacts import may_touch
 
 PROPERTIES: dict[str, tuple[str, ...]] = {
     "mass": ("body_mass", "body_inertia"),
@@ -150,8 +151,7 @@ def _check_has(model: mujoco.MjModel, name: str) -> None:
                                and np.isin(model.actuator_biastype, _LINEAR_BIASES).all()):
         raise ConfigurationError("'gain': this model has actuators (muscles, say) whose force is not linear in their parameters; choose "
                                  "another property")
-    touches = bool(((model.geom_contype | model.geom_conaffinity) != 0).any()) or model.npair > 0
-    if not any(getattr(model, field).any() for field in PROPERTIES[name]) or (name == "friction" and not touches):
+    if not any(getattr(model, field).any() for field in PROPERTIES[name]) or (name == "friction" and not may_touch(model)):
         present = [other for other in PROPERTIES if any(getattr(model, field).any() for field in PROPERTIES[other])]
         raise ConfigurationError(f"{name!r}: this model has none, so that a factor on it would change nothing; it has "
                                  f"{', '.join(other for other in present if other != name)}")

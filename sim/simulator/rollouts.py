@@ -9,9 +9,9 @@ import numpy as np
 
 from planners.compiler.compiled_cost import CompiledCost
 from sim.simulator import kernels
-from sim.simulator.closed_loops import reading_table
-from sim.simulator.engine import Simulations, slot_of, warnings_at
+from sim.simulator.engine import Simulations, at_least, slot_of, warnings_at
 from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.reading_table import reading_table
 
 
 class Rollouts:
@@ -19,58 +19,53 @@ class Rollouts:
 
     def __init__(self, model: mujoco.MjModel, space: PhysicsSpace, substeps: int, threads: int,
                  variants: Sequence[mujoco.MjModel] = ()) -> None:
-        """`variants`: the rollouts are shared among them evenly, in order."""
+        """`variants`: every plan is rolled out through each of them, in order."""
         self._model, self._variants, self._threads, self._nx = model, variants, threads, space.nx
         self._readings = reading_table(model, space)
         self._simulations: Simulations | None = None
-        self._shared = 0
-        """Rollouts that the variants were shared among."""
-        self._room = np.empty(0)
-        self._prepared: tuple[tuple[int, ...], int, int] | None = None
+        self._room = self._states = self._costs = np.empty(0)
+        """Memory, and what of it the states and costs of the last call have."""
+        self._prepared: tuple[tuple[int, ...], int] | None = None
+        """Shape of the last call's actions, and dimensions of its starts."""
         self._job = job = np.zeros(1, kernels.ROLLOUT)
         job["readings"], job["reading_count"] = self._readings.ctypes.data, len(self._readings)
-        job["nx"], job["nu"], job["substeps"] = space.nx, model.nu, substeps
+        job["nx"], job["nu"], job["substeps"], job["particles"] = space.nx, model.nu, substeps, max(1, len(variants))
         job["nq"], job["nv"], job["physics"], job["told"] = space.nq, space.nv, space.physics, space.nx - len(self._readings)
         data = mujoco.MjData(model)
         job["warnings"] = warnings_at(data)
         for field in ("ctrl", "qpos", "qvel", *(["act"] if space.na else [])):
             job[field] = slot_of(data, field)
-        self._job_at = job.ctypes.data
-        self._numbers = job[0]
 
-    def run(self, starts: np.ndarray, actions: np.ndarray, particles: int = 1,
-            cost: CompiledCost | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Return the states (P N, H, nx) from `starts` (nx,) or (P N, nx) under `actions` (N, H, nu), and what they cost (P N,), where a
-        cost is given; buffers, which the next call overwrites.
+    def run(self, starts: np.ndarray, actions: np.ndarray, cost: CompiledCost | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the states (P, N, H, nx) from `starts` (nx,), or (N, nx) without variants, under `actions` (N, H, nu), and what they cost
+        (P, N), where a cost is given; one particle for every variant, buffers that the next call overwrites.
 
-        What diverged is NaN from then on.
+        What diverged is NaN from then on, and so is its cost.
         """
-        if self._prepared != (actions.shape, particles, starts.ndim):
-            self._prepare(actions.shape, particles, starts.ndim)
+        if self._prepared != (actions.shape, starts.ndim):
+            self._prepare(actions.shape, starts.ndim)
         starts, actions = (np.ascontiguousarray(array, dtype=np.float64) for array in (starts, actions))
-        job = self._numbers
-        job["starts"], job["actions"] = starts.ctypes.data, actions.ctypes.data
-        job["charge"] = 0 if cost is None else cost.totals_at
-        failed = self._simulations.run(kernels.roll(), self._job_at, len(self._costs))
+        self._job["starts"], self._job["actions"] = starts.ctypes.data, actions.ctypes.data
+        self._job["charge"] = 0 if cost is None else cost.totals_at
+        failed = self._simulations.run(kernels.roll(), self._job.ctypes.data, self._costs.size)
         if len(failed):
-            self._states[failed], self._costs[failed] = np.nan, np.nan
-        return self._states, self._costs
+            self._states.reshape(self._costs.size, -1)[failed], self._costs.reshape(-1)[failed] = np.nan, np.nan
+        return self._states.swapaxes(0, 1), self._costs.T
 
-    def _prepare(self, shape: tuple[int, int, int], particles: int, kind: int) -> None:
+    def _prepare(self, shape: tuple[int, int, int], dimensions: int) -> None:
         """Make room for rollouts of commands of a shape."""
         plans, horizon, _ = shape
+        particles = max(1, len(self._variants))
         count = particles * plans
-        if self._simulations is None or self._simulations.count < count:
-            self._simulations, self._shared = Simulations(self._model, count, self._threads), 0
-        if self._variants and self._shared != count:
-            self._simulations.share_models(self._variants, count)
-            self._shared = count
-        if self._room.size < count * (horizon * self._nx + 1):
-            self._room = np.empty(count * (horizon * self._nx + 1))
-        self._costs = self._room[:count]
-        self._states = self._room[count:count * (horizon * self._nx + 1)].reshape(count, horizon, self._nx)
-        job = self._numbers
-        job["start_size"] = self._nx if kind == 2 else 0
-        job["plans"], job["horizon"] = plans, horizon
-        job["states"], job["costs"] = self._states.ctypes.data, self._costs.ctypes.data
-        self._prepared = shape, particles, kind
+        before = self._simulations
+        self._simulations = at_least(count, before, self._model, self._threads)
+        if self._variants and self._simulations is not before:
+            self._simulations.take_turns(self._variants)
+        size = count * (horizon * self._nx + 1)
+        if self._room.size < size:
+            self._room = np.empty(size)
+        self._costs, self._states = self._room[:count].reshape(plans, particles), self._room[count:size]
+        self._states = self._states.reshape(plans, particles, horizon, self._nx)
+        self._job["start_size"], self._job["horizon"] = self._nx if dimensions == 2 else 0, horizon
+        self._job["states"], self._job["costs"] = self._states.ctypes.data, self._costs.ctypes.data
+        self._prepared = shape, dimensions

@@ -47,8 +47,9 @@ class SimulatorEvaluator:
 
     @torch.no_grad()
     def _charged_by_torch(self, x0: Tensor, states: np.ndarray, actions: Tensor) -> np.ndarray:
-        """Return the costs (P, N)."""
-        return particle_costs(self.cost, x0.double(), torch.from_numpy(states).permute(2, 0, 1, 3), actions.double()).numpy()
+        """Return the costs (P, N), NaN where rollouts diverged: a cost may look at nothing that is NaN."""
+        costs = particle_costs(self.cost, x0.double(), torch.from_numpy(states).permute(2, 0, 1, 3), actions.double()).numpy()
+        return np.where(np.isnan(states[:, :, -1]).any(-1), np.nan, costs)
 
     @torch.no_grad()
     def explain(self, x0: Tensor, actions: Tensor) -> Explanation:

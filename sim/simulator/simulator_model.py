@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 import torch
+from mujoco.batch import Batch
 from torch import Tensor
 
 from dynamics.linearize import check_rows
@@ -16,13 +17,14 @@ from dynamics.workers import checked_threads
 from planners.compiler.compiled_cost import CompiledCost
 from robots.errors import ConfigurationError, ShapeError
 from sim.simulator.closed_loops import ClosedLoops
+from sim.simulator.contacts import may_touch
 from sim.simulator.engine import refuse_python_callbacks
 from sim.simulator.kernels import STEP
 from sim.simulator.physics_space import PhysicsSpace
 from sim.simulator.profiling_clock import stop_profiling_clock
 from sim.simulator.rollouts import Rollouts
 from sim.simulator.tangent import TangentArithmetic
-from sim.simulator.transitions import Transitions, may_touch
+from sim.simulator.transitions import Transitions
 
 
 class SimulatorModel:
@@ -52,10 +54,13 @@ class SimulatorModel:
         stop_profiling_clock()
         model, *variants = (_without_idle_work(m, space) for m in (model, *variants))
         self.state_space, self.nu = space, model.nu
+        _check_layout(model, variants)
         self.variants, self.differences = tuple(variants), tuple(differences)
         self.substeps, self.threads = substeps, checked_threads(threads)
         self.periods = 0
         """Control periods simulated so far, of all rollouts and for derivatives: what planning costs whatever the computer."""
+        self.trimmed = model
+        """What is rolled out: the model, without work that changes no bit of the motion. Read it, do not write to it."""
         self._model, self._tangent = model, TangentArithmetic(space)
         setting = model, space, self._tangent, substeps, self.threads
         self._rollouts = Rollouts(model, space, substeps, self.threads, self.variants)
@@ -89,16 +94,24 @@ class SimulatorModel:
 
         A buffer that the next call overwrites. What diverged is NaN from then on.
         """
-        return self._rolled_out(x0, actions, None)[0].reshape(self.particles, *actions.shape[:2], -1)
+        return self._rolled_out(x0, actions, None)[0]
 
     def charged(self, x0: np.ndarray, actions: np.ndarray, cost: CompiledCost) -> np.ndarray:
-        """Return what the rollouts of `rollouts` cost (P, N): a buffer that the next call overwrites. NaN where they diverged."""
-        return self._rolled_out(x0, actions, cost)[1].reshape(self.particles, -1)
+        """Return what the rollouts of `rollouts` cost (P, N): a buffer that the next call overwrites. NaN where they diverged.
+
+        ShapeError for a cost of other states or commands.
+        """
+        if cost.sizes != (self.state_space.nx, self.nu):
+            raise ShapeError(f"SimulatorModel: expected a cost of states and commands of {self.state_space.nx} and {self.nu} entries, got "
+                             f"one of {cost.sizes[0]} and {cost.sizes[1]}")
+        return self._rolled_out(x0, actions, cost)[1]
 
     def _rolled_out(self, x0: np.ndarray, actions: np.ndarray, cost: CompiledCost | None) -> tuple[np.ndarray, np.ndarray]:
+        if x0.ndim != 1:
+            raise ShapeError(f"SimulatorModel: expected one state to roll out from, got shape {x0.shape}")
         self._check(x0, actions)
         self.periods += self.particles * actions.shape[0] * actions.shape[1]
-        return self._rollouts.run(x0, actions, self.particles, cost)
+        return self._rollouts.run(x0, actions, cost)
 
     def roll_out_feedback(self, x0: np.ndarray, states: np.ndarray, actions: np.ndarray, steps: np.ndarray, feedforward: np.ndarray,
                           gains: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +147,7 @@ class SimulatorModel:
         for i in range(self.nu):
             commands[:, 1 + len(moved) + i, i] += down[:, i]
         ends, _ = self._alone.run(starts.reshape(-1, x.shape[1]), commands.reshape(-1, 1, self.nu))
-        ends = ends[:, 0].reshape(count, columns, -1)
+        ends = ends[0, :, 0].reshape(count, columns, -1)
         slopes = self._tangent.difference(ends[:, :1], ends[:, 1:])  # (T, columns - 1, ndx)
         a = np.tile(self._tangent.constant_rows, (count, 1, 1))
         a[:, :, moved] += slopes[:, :len(moved)].transpose(0, 2, 1) / STEP
@@ -145,13 +158,16 @@ class SimulatorModel:
         """Return states (N, H, nx) from N starts (N, nx) under `actions` (N, H, nu); a buffer."""
         self._check(starts, actions)
         self.periods += len(starts) * actions.shape[1]
-        return self._alone.run(starts, actions)[0]
+        return self._alone.run(starts, actions)[0][0]
 
     def _check(self, x: np.ndarray, u: np.ndarray) -> None:
-        """ShapeError for states (..., nx) or commands (..., nu) of another size than the model's."""
+        """ShapeError for states (nx,) or (N, nx) and commands (N, H, nu) that are none of the model's, or do not fit together."""
         if x.shape[-1] != self.state_space.nx or u.shape[-1] != self.nu:
             raise ShapeError(f"SimulatorModel: expected states of {self.state_space.nx} and commands of {self.nu} entries, got "
                              f"{x.shape[-1]} and {u.shape[-1]}")
+        if u.ndim != 3 or not u.shape[0] or not u.shape[1] or x.shape[:-1] not in ((), u.shape[:1]):
+            raise ShapeError("SimulatorModel: expected one state, or one for each of N plans (N, H, nu) of at least one period, got "
+                             f"{x.shape} and {u.shape}")
 
 
 def _without_idle_work(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjModel:
@@ -171,6 +187,14 @@ def _without_idle_work(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjM
     model = copy.copy(model)
     model.opt.disableflags |= off
     return model
+
+
+def _check_layout(model: mujoco.MjModel, variants: Sequence[mujoco.MjModel]) -> None:
+    """Raise ConfigurationError for a variant that is not of the model's layout: MuJoCo's threads would end the process."""
+    try:
+        Batch(model, max(1, len(variants)), 1).set_models(list(variants) or None)
+    except mujoco.FatalError as error:
+        raise ConfigurationError(f"SimulatorModel: variants have all of the model's bodies, joints, shapes, ...: {error}") from error
 
 
 class _Step(torch.autograd.Function):

@@ -8,9 +8,10 @@ import mujoco
 import numpy as np
 
 from sim.simulator import kernels
-from sim.simulator.closed_loops import reading_table
-from sim.simulator.engine import Simulations, slot_of, warnings_at
+from sim.simulator.contacts import may_touch
+from sim.simulator.engine import Simulations, at_least, slot_of, warnings_at
 from sim.simulator.physics_space import PhysicsSpace
+from sim.simulator.reading_table import reading_table
 from sim.simulator.tangent import TangentArithmetic
 
 
@@ -48,8 +49,8 @@ class Transitions:
     def run(self, x: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `SimulatorModel.linearize`."""
         count = len(x)
-        if self._simulations is None or self._simulations.count < count:
-            self._simulations = Simulations(self._model, count, self._threads)
+        self._simulations = at_least(count, self._simulations, self._model, self._threads)
+        if len(self._work) < count:
             self._work = np.empty((count, self._work.shape[1]))
         a, b = np.empty((count, self._space.ndx, self._space.ndx)), np.zeros((count, self._space.ndx, self._model.nu))
         a[:] = self._tangent.constant_rows
@@ -69,11 +70,3 @@ def _with_warm_starts(model: mujoco.MjModel) -> mujoco.MjModel:
     model = copy.copy(model)
     model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_WARMSTART)
     return model
-
-
-def may_touch(model: mujoco.MjModel) -> bool:
-    """Return whether contacts are possible: any two geoms that would collide, a pair that is said to, or what bends."""
-    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
-        return False
-    kinds, wanted = model.geom_contype, model.geom_conaffinity
-    return bool((kinds[:, None] & wanted[None, :]).any()) or model.npair > 0 or model.nflex > 0

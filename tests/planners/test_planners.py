@@ -153,3 +153,14 @@ def test_best_candidates_are_sorted_and_finite():
     costs = torch.tensor([3.0, math.inf, 1.0, 2.0, math.inf])
     assert best_candidates(candidates, costs, 4).flatten().tolist() == [2.0, 3.0, 0.0]
     assert best_candidates(candidates, costs, 2).flatten().tolist() == [2.0, 3.0]
+
+
+def test_a_plan_shares_no_memory_with_the_room_for_candidates(planner_name, build):
+    for explains in (True, False):
+        planner = build(planner_name)
+        planner.explains = explains
+        plan = planner.plan(X0, None, seeded())
+        before = [plan.actions.clone(), plan.memory.mean.clone()]
+        planner._room.fill_(float("nan"))
+        planner.plan(X0 + 1.0, plan, seeded(1))
+        assert torch.equal(plan.actions, before[0]) and torch.equal(plan.memory.mean, before[1])

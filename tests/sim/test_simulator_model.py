@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from planners.compiler.compiled_cost import compiled_cost
 from planners.cost import Cost
 from robots.command import Command
 from robots.errors import ConfigurationError, ShapeError, UnknownNameError
@@ -25,6 +26,8 @@ from sim.simulator.simulator_model import SimulatorModel
 from sim.tasks.cartpole import SCENE as CARTPOLE
 from sim.tasks.half_cheetah import SCENE as CHEETAH
 from sim.tasks.reacher import SCENE as REACHER
+from sim.tasks.reacher import STATE_SPACE as REACHER_SPACE
+from sim.tasks.reacher import ReacherCost
 
 FLOATING = """
 <mujoco>
@@ -178,6 +181,32 @@ def test_other_masses_are_particles_of_their_own_and_risk_looks_at_them():
     assert (costs["worst"] >= costs["mean"]).all() and (costs["worst"] >= alone - 1e-12).all() and not torch.allclose(costs["mean"], alone)
 
 
+def test_variants_of_another_layout_are_refused_before_mujocos_threads_meet_them():
+    with pytest.raises(ConfigurationError, match="variants"):
+        simulator(CARTPOLE, variants=(CARTPOLE.load(), CHEETAH.load()))
+
+
+def test_what_diverged_costs_everything_though_the_cost_looks_at_nothing_that_is_not_a_number():
+    class Blind(Height):
+        pure = True
+
+        def terms(self, x, u):
+            return {"near": torch.where(x[..., 0].abs() < 1.0, -1.0, 0.0), "effort": u.square().sum(-1)}
+
+        def terminal(self, x):
+            return torch.where(x[..., 0].abs() < 1.0, -1.0, 0.0)
+
+    class BlindInTorch(Blind):
+        pure = False
+
+    model, wild = simulator(CARTPOLE), torch.tensor([0.0, 0.0, 1e12, 0.0], dtype=torch.float64)
+    for cost in (Blind(), BlindInTorch()):
+        evaluator = SimulatorEvaluator(model, cost)
+        assert (evaluator._compiled is not None) == cost.pure
+        assert torch.isinf(evaluator.costs(wild, torch.zeros(2, 5, 1))).all()
+        assert evaluator.costs(torch.zeros(4), torch.zeros(2, 5, 1)).tolist() == [-6.0, -6.0]
+
+
 def test_a_planning_copy_says_how_it_differs():
     machine = CARTPOLE.load()
     model, substeps, differences = PlanningCopy(1, "implicitfast", softened=True).of(machine, 0.04)
@@ -205,6 +234,13 @@ def test_bad_input_is_refused_in_words():
     model = simulator(CARTPOLE)
     with pytest.raises(ShapeError, match="states of 4"):
         model.step(torch.zeros(3, 5), torch.zeros(3, 1))
+    for x0, actions in ((np.zeros((1, 4)), np.zeros((5, 3, 1))), (np.zeros(4), np.zeros((0, 3, 1))), (np.zeros(4), np.zeros((5, 0, 1))),
+                        (np.zeros(3), np.zeros((5, 3, 1))), (np.zeros(4), np.zeros((5, 3)))):
+        with pytest.raises(ShapeError, match="SimulatorModel: expected"):
+            model.rollouts(x0, actions)
+    other = compiled_cost(ReacherCost(), REACHER_SPACE, 7)
+    with pytest.raises(ShapeError, match="a cost of states and commands of 4 and 1 entries, got one of 17 and 7"):
+        model.charged(np.zeros(4), np.zeros((5, 3, 1)), other)
     with pytest.raises(ShapeError, match=r"linearize: expected states and commands"):
         model.linearize(np.zeros((3, 4)), np.zeros((1, 1)))
     drowsy = CARTPOLE.load()
