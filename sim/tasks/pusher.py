@@ -13,7 +13,7 @@ from dynamics.state_space import Channel, StateSpace, Target
 from planners.cost import Cost
 from sim.mujoco_robot import Moment, MujocoRobot, MujocoScene, Start
 from sim.task import CameraRequest, Task
-from sim.tasks.reacher import JOINTS
+from sim.tasks.reacher import JOINTS, tip_position
 
 OBJECT_START = (0.15, -0.25)
 """Mean of the object's start [m]: x, y from its place in the scene, which is above the goal."""
@@ -22,9 +22,15 @@ STATE_SPACE = StateSpace([
     Channel("q", JOINTS, tuple(range(7))),
     Channel("dq", tuple(f"{name}_rate" for name in JOINTS), tuple(range(7))),
     Channel("ee_pose", ("tip_x", "tip_y", "tip_z"), (0, 1, 2)),
-    Channel("object", ("object_x", "object_y", "object_z"), (0, 1, 2)),
+    Channel("object", ("object_x", "object_y", "object_z"), (0, 1, 2), model_input=False),
     Channel("goal", ("goal_x", "goal_y", "goal_z"), (0, 1, 2), target=Target.CONSTANT, model_input=False),
-])
+], differences=(("tip_x", "object_x"), ("tip_y", "object_y"), ("tip_z", "object_z")))
+"""Where the object stands is one number an episode, and would tell a model which episode it is in; what counts is where from the tip."""
+
+
+def pusher_tip(q: Tensor) -> Tensor:
+    """Return the tip (..., 3) [m] for joint angles q (..., 7) [rad]: the arm's geometry is known, a model would have to learn it."""
+    return tip_position(q, base=-0.6, hand=0.1)
 
 
 class PusherCost(Cost):
@@ -43,7 +49,7 @@ class PusherCost(Cost):
         return self.terms(x, u)
 
     def _state_terms(self, x: Tensor) -> dict[str, Tensor]:
-        tip, pushed, goal = x[..., 14:17], x[..., 17:20], x[..., 20:23]
+        tip, pushed, goal = pusher_tip(x[..., :7]), x[..., 17:20], x[..., 20:23]
         return {"near": 0.5 * (tip - pushed).abs().sum(-1), "goal": 1.25 * (pushed - goal).abs().sum(-1)}
 
 

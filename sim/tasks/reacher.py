@@ -29,14 +29,15 @@ STATE_SPACE = StateSpace([
 ])
 
 
-def tip_position(q: Tensor) -> Tensor:
-    """Return the tip (..., 3) [m] in the world frame for joint angles q (..., 7) [rad].
+def tip_position(q: Tensor, base: float = -0.188, hand: float = 0.16828) -> Tensor:
+    """Return the tip (..., 3) [m] in the world frame for joint angles q (..., 7) [rad]; `base`: y of the first axis, `hand`: length of
+    the hand from the wrist to the tip [m].
 
     Carries the tip's offset from the wrist back through the chain, one plane rotation a joint: pan about z, lift, elbow and
     wrist about y, the rolls about x. The last roll turns about the axis the tip lies on and does not matter.
     """
     sine, cosine = torch.sin(q[..., :6]).unbind(-1), torch.cos(q[..., :6]).unbind(-1)
-    x, z = 0.16828 * cosine[5], -0.16828 * sine[5]  # wrist flex; y is still zero
+    x, z = hand * cosine[5], -hand * sine[5]  # wrist flex; y is still zero
     y, z = -sine[4] * z, cosine[4] * z  # forearm roll
     x = x + 0.321
     x, z = cosine[3] * x + sine[3] * z, cosine[3] * z - sine[3] * x  # elbow flex
@@ -45,7 +46,7 @@ def tip_position(q: Tensor) -> Tensor:
     x, z = cosine[1] * x + sine[1] * z, cosine[1] * z - sine[1] * x  # shoulder lift
     x = x + 0.1
     x, y = cosine[0] * x - sine[0] * y, sine[0] * x + cosine[0] * y  # shoulder pan
-    return torch.stack([x, y - 0.188, z], dim=-1)
+    return torch.stack([x, y + base, z], dim=-1)
 
 
 class ReacherCost(Cost):

@@ -18,7 +18,7 @@ from sim.tasks.cartpole import CartpoleCost
 from sim.tasks.half_cheetah import HalfCheetahCost
 from sim.tasks.pendulum import PendulumCost
 from sim.tasks.pusher import SCENE as PUSHER
-from sim.tasks.pusher import PusherCost
+from sim.tasks.pusher import PusherCost, pusher_tip
 from sim.tasks.reacher import ReacherCost, tip_position
 
 EVERY_TASK = pytest.mark.parametrize("name", OWN_TASKS)
@@ -119,17 +119,17 @@ def test_costs_agree_with_where_the_engine_puts_the_tip():
                 assert got.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_reachers_tip_is_mujocos():
-    model = OWN_TASKS["reacher7"]().robot().model
+@pytest.mark.parametrize(("name", "tip"), [("reacher7", tip_position), ("pusher7", pusher_tip)])
+def test_the_arms_tips_are_mujocos(name, tip):
+    model = OWN_TASKS[name]().robot().model
     data, generator = mujoco.MjData(model), np.random.default_rng(0)
     q = generator.uniform(-np.pi, np.pi, (200, 7))
     expected = []
     for row in q:
-        data.qpos[:] = row
+        data.qpos[:7] = row
         mujoco.mj_kinematics(model, data)
         expected.append(data.site("tip").xpos.copy())
-    np.testing.assert_allclose(tip_position(torch.tensor(q)).numpy(), expected, atol=1e-13)
-    np.testing.assert_allclose(tip_position(torch.zeros(7, dtype=torch.float64)), [0.98928, -0.188, 0], atol=1e-15)
+    np.testing.assert_allclose(tip(torch.tensor(q)).numpy(), expected, atol=1e-13)
 
 
 def test_the_reacher_draws_a_goal_each_episode_and_keeps_it():
@@ -142,7 +142,9 @@ def test_the_reacher_draws_a_goal_each_episode_and_keeps_it():
 
 def test_the_pusher_charges_the_state_that_was_left():
     x, after = torch.zeros(23, dtype=torch.float64), torch.full((23,), 9.0, dtype=torch.float64)
-    x[14], x[18], x[22] = 0.1, 0.2, -0.3
+    x[14:17] = torch.nan  # what is said of the tip is not looked at
+    x[17:20] = pusher_tip(x[:7]) + torch.tensor([-0.1, 0.2, 0.0], dtype=torch.float64)
+    x[20:23] = x[17:20] + torch.tensor([0.0, 0.2, -0.3], dtype=torch.float64)
     u = torch.tensor([1.0, 0, 0, 0, 0, 0, 2.0], dtype=torch.float64)
     expected = 0.5 * 0.3 + 1.25 * 0.5 + 0.1 * 5
     assert PusherCost().transition(x, u, after).item() == pytest.approx(expected, abs=1e-12)
