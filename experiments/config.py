@@ -98,9 +98,7 @@ SETTINGS: dict[str, RunConfig] = {
     "reacher7": replace(_ARM, task="reacher7", search=replace(_ARM.search, iterations=5), ensemble=replace(
         _ARM.ensemble, hidden=(200, 200, 200, 200), weight_decay=(2.5e-5, 5e-5, 5e-5, 5e-5, 7.5e-5), beyond=0.1, variance_power=0.5,
         fit=replace(_ARM.ensemble.fit, learning_rate=7.5e-4))),
-    # Few of its data are pushes: hope finds them. Plans count by their luckier particles (docs/decisions.md 90).
-    "pusher7": replace(_ARM, task="pusher7", ensemble=replace(_ARM.ensemble, variance_power=0.5),
-                       evaluation=EvaluationConfig(risk="exponential:-0.5"), search=replace(_ARM.search, initial_std=0.2)),
+    "pusher7": replace(_ARM, task="pusher7", search=replace(_ARM.search, initial_std=0.2)),
     "half-cheetah": replace(_CHEETAH, task="half-cheetah"),
     "gym:HalfCheetah-v5": replace(
         _CHEETAH, task="gym:HalfCheetah-v5", learning=replace(_CHEETAH.learning, random_trials=3, hold=8),
