@@ -208,7 +208,7 @@ class _Floor:
         """Return what one round of both takes."""
         began = time.perf_counter()
         self._simulations.begin(*self._given)
-        self._simulations.run(self._function.address, self._job, len(self._a))
+        self._simulations.run(self._function.address, self._job.ctypes.data, len(self._a))
         self._batch.state[:] = self._start
         self._batch.rollout(self._control.shape[1], control=self._control, record=[self._record], out=self._out)
         return time.perf_counter() - began
