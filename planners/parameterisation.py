@@ -110,15 +110,13 @@ _NOTHING, _NOTHING_64 = np.empty((0, 0), np.float32), np.empty((0, 0))
 def _continue(matrix: np.ndarray, parameters: np.ndarray, lower: np.ndarray, upper: np.ndarray, moved: np.ndarray) -> None:
     """Write matrix (K, K) @ parameters (K, nu), clipped, into `moved`; no matrix: the next ones, the last one twice."""
     knots, nu = parameters.shape
+    if len(matrix) == 0:
+        moved[:-1], moved[-1] = parameters[1:], parameters[-1]
+    else:
+        moved[:] = _multiply(matrix, parameters.reshape((1, knots, nu)))[0]
     for k in range(knots):
         for i in range(nu):
-            total = np.float32(0.0)
-            if len(matrix) == 0:
-                total = parameters[min(k + 1, knots - 1), i]
-            else:
-                for j in range(knots):
-                    total += np.float32(matrix[k, j]) * parameters[j, i]
-            moved[k, i] = _inside(total, lower[i], upper[i])
+            moved[k, i] = _inside(moved[k, i], lower[i], upper[i])
 
 
 @numba.njit(cache=True)

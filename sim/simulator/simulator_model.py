@@ -54,19 +54,23 @@ class SimulatorModel:
         stop_profiling_clock()
         model, *variants = (_without_idle_work(m, space) for m in (model, *variants))
         self.state_space, self.nu = space, model.nu
-        _check_layout(model, variants)
+        if variants:
+            _check_layout(model, variants)
         self.variants, self.differences = tuple(variants), tuple(differences)
         self.substeps, self.threads = substeps, checked_threads(threads)
         self.periods = 0
         """Control periods simulated so far, of all rollouts and for derivatives: what planning costs whatever the computer."""
-        self.trimmed = model
-        """What is rolled out: the model, without work that changes no bit of the motion. Read it, do not write to it."""
         self._model, self._tangent = model, TangentArithmetic(space)
         setting = model, space, self._tangent, substeps, self.threads
         self._rollouts = Rollouts(model, space, substeps, self.threads, self.variants)
         self._alone = Rollouts(model, space, substeps, self.threads) if variants else self._rollouts
         self._closed_loops = ClosedLoops(*setting)
         self._transitions = Transitions(*setting) if Transitions.know(model) else None
+
+    @property
+    def trimmed(self) -> mujoco.MjModel:
+        """What is rolled out: the model, without work that changes no bit of the motion. Read it, do not write to it."""
+        return self._model
 
     @property
     def particles(self) -> int:
@@ -192,7 +196,7 @@ def _without_idle_work(model: mujoco.MjModel, space: PhysicsSpace) -> mujoco.MjM
 def _check_layout(model: mujoco.MjModel, variants: Sequence[mujoco.MjModel]) -> None:
     """Raise ConfigurationError for a variant that is not of the model's layout: MuJoCo's threads would end the process."""
     try:
-        Batch(model, max(1, len(variants)), 1).set_models(list(variants) or None)
+        Batch(model, len(variants), 1).set_models(list(variants))
     except mujoco.FatalError as error:
         raise ConfigurationError(f"SimulatorModel: variants have all of the model's bodies, joints, shapes, ...: {error}") from error
 
