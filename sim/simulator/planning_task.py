@@ -67,7 +67,7 @@ def _hopper(hop: bool) -> PlanningTask:
 
 def _humanoid(speed: float) -> PlanningTask:
     return PlanningTask(lambda space, model: dm_costs.HumanoidCost(space, speed),
-                        (_SPEED, _HEAD, _UPRIGHT, _TORSO_PLACE, *_FEET), copy=PlanningCopy(substeps=2), horizon=0.4)
+                        (_SPEED, _HEAD, _UPRIGHT, _TORSO_PLACE, *_FEET), copy=PlanningCopy(substeps=2, cold_starts=True), horizon=0.4)
 
 
 def _dm_cartpole(horizon: float) -> PlanningTask:
