@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from experiments.cli import Demo
 
 ROBOT, PAYLOAD_KG = "ur5e", 1.0
+ATTEMPTS = 3
+"""Times that learning is begun or gone on with: on a computer that is busy, times are missed now and then, and the arm stops."""
 GOALS, STEPS = 8, 30
 """Unseen goals that are reached for in every phase, and the control periods for each."""
 _ADDRESSES = tuple(f"127.0.0.{last}" for last in range(2, 8))
@@ -131,13 +134,9 @@ def arm_demo_command(options: Demo) -> int:
                   "supervisor, learns how it moves, and reaches by planning through what it learned; a network learns that from the\n"
                   f"planner and answers 500 times a second. Then somebody hangs {PAYLOAD_KG:g} kg on it.\nrun {run.path} "
                   "(stop with Ctrl-C, go on with the same command)", highlight=False)
-    show = None
     with run.locked(), sigterm_raises():
         try:
-            with _twin() as (twin, address):
-                settings = ArmSettings(ROBOT, address, patience=SHARED_PATIENCE)
-                show = _Show(console, run, settings, twin, options.threads, [])
-                _circle(show, done)
+            show = _live(options, console, run, done)
         except KeyboardInterrupt as stop:
             console.print(f"stopping: the arm brakes and is held; {_going_on(run)}", markup=False, highlight=False)
             return EXIT_CODE if isinstance(stop, Terminated) else 130
@@ -147,6 +146,25 @@ def arm_demo_command(options: Demo) -> int:
                           highlight=False, markup=False)
             return 1
         return _report(show, time.perf_counter() - began)
+
+
+def _live(options: Demo, console: Console, run: ArmRun, done: int) -> _Show:
+    """Live the circle, from as many trials as are done, and go on where the arm was stopped while it learned.
+
+    HardwareError where it was stopped later, or ATTEMPTS times.
+    """
+    for attempt in itertools.count(1):
+        try:
+            with _twin() as (twin, address):
+                show = _Show(console, run, ArmSettings(ROBOT, address, patience=SHARED_PATIENCE), twin, options.threads, [])
+                _circle(show, done)
+            break
+        except HardwareError as error:
+            if attempt == ATTEMPTS or _distilled(run):
+                raise
+            done = _lived(run)
+            console.print(f"the arm stopped: {error}; going on after {done} trials", markup=False, highlight=False)
+    return show
 
 
 def _circle(show: _Show, done: int) -> None:
@@ -219,6 +237,12 @@ def _going_on(run: ArmRun) -> str:
     return "the same command begins another" if _distilled(run) else "the same command goes on with it"
 
 
+def _lived(run: ArmRun) -> int:
+    """Return how many trials a run has kept."""
+    checkpoint = run.load()
+    return 0 if checkpoint is None else len(checkpoint.records)
+
+
 def _distilled(run: ArmRun) -> bool:
     return (run.path / "network").exists()
 
@@ -233,13 +257,13 @@ def _run(options: Demo, console: Console) -> tuple[ArmRun, int]:
             return ArmRun.create(path, wanted), 0
         try:
             run = ArmRun.open(path)
-            checkpoint = run.load()
+            done = _lived(run)
         except (StoreError, VersionError) as error:
             console.print(f"leaving {path} alone: {error}", markup=False, highlight=False)
             continue
         if run.config == wanted and not run.report_path.exists() and not _distilled(run):
             console.print(f"going on with {path}")
-            return run, 0 if checkpoint is None else len(checkpoint.records)
+            return run, done
     raise StoreError(f"{options.runs}: holds ten thousand demonstrations; take another folder with --runs DIR")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from io import StringIO
@@ -18,7 +19,8 @@ from dynamics.neural_ensemble import EnsembleConfig
 from dynamics.workers import Workers
 from episodes.episode import Episode
 from episodes.metadata import EpisodeMetadata
-from experiments.arm_demo import _run
+from experiments import arm_demo
+from experiments.arm_demo import ATTEMPTS, _live, _run
 from experiments.arm_distil import kept_reflex
 from experiments.arm_policies import DistilledRun, ReachingRun, arm_policy
 from experiments.arm_reaching import ArmReachingConfig, bridge_config, gate_of, reaching_model
@@ -30,7 +32,7 @@ from policies.distillation import DistillationConfig
 from policies.policy_search import PolicySearchConfig
 from policies.trial import TrialRecord
 from robots.arms.ur5e import ur5e
-from robots.errors import StoreError
+from robots.errors import HardwareError, StoreError
 
 ARM = ur5e()
 CONFIG = ArmReachingConfig(ensemble=EnsembleConfig(members=2, hidden=(8,), weight_decay=(1e-4,), fit=FitConfig(batch_size=32, epochs=3)),
@@ -152,14 +154,41 @@ def pick(runs: Path, seed: int = 0) -> tuple[str, int, str]:
     return run.path.name, done, said.getvalue()
 
 
+def keep(run: ArmRun, trials: int) -> None:
+    records = [TrialRecord(trial, "random", None, 0.0, 60, False, trial) for trial in range(trials)]
+    run.save(records, {"steps_since_fit": torch.tensor(0)})
+
+
 def test_the_demonstration_goes_on_with_its_own_unfinished_run(tmp_path):
     assert pick(tmp_path)[:2] == ("arm-demo", 0)
     assert pick(tmp_path)[:2] == ("arm-demo", 0) and "going on" in pick(tmp_path)[2]
-    run = ArmRun.open(tmp_path / "arm-demo")
-    run.save([TrialRecord(trial, "random", None, 0.0, 60, False, trial) for trial in range(3)], {"steps_since_fit": torch.tensor(0)})
+    keep(ArmRun.open(tmp_path / "arm-demo"), 3)
     assert pick(tmp_path)[:2] == ("arm-demo", 3)
     assert pick(tmp_path, seed=1)[:2] == ("arm-demo-2", 0), "another seed is another demonstration"
     assert pick(tmp_path)[:2] == ("arm-demo", 3) and pick(tmp_path, seed=1)[:2] == ("arm-demo-2", 0)
+
+
+@pytest.mark.parametrize(("stops", "taught", "lives"),
+                         [(0, False, True), (ATTEMPTS - 1, False, True), (ATTEMPTS, False, False), (1, True, False)])
+def test_the_demonstration_goes_on_by_itself_where_the_arm_stops_while_it_learns(monkeypatch, tmp_path, stops, taught, lives):
+    run, _ = _run(Demo(runs=tmp_path), Console(file=StringIO()))
+    begun, said = [], StringIO()
+
+    def circle(show: object, done: int) -> None:
+        begun.append(done)
+        keep(run, done + 2)
+        if len(begun) <= stops:
+            if taught:
+                (run.path / "network").mkdir()
+            raise HardwareError("no action was taken for 401 ms")
+
+    monkeypatch.setattr(arm_demo, "_twin", lambda: contextlib.nullcontext((None, "127.0.0.2")))
+    monkeypatch.setattr(arm_demo, "_circle", circle)
+    with contextlib.nullcontext() if lives else pytest.raises(HardwareError, match="401 ms"):
+        _live(Demo(runs=tmp_path), Console(file=said, width=500), run, 0)
+    goes_on = 0 if taught else min(stops, ATTEMPTS - 1)
+    assert begun == [2 * attempt for attempt in range(goes_on + 1)], "each attempt goes on after what the last one kept"
+    assert said.getvalue().count("401 ms; going on after") == goes_on
 
 
 def test_the_demonstration_leaves_alone_what_is_finished_damaged_or_another_s(tmp_path):
