@@ -129,14 +129,14 @@ def arm_demo_command(options: Demo) -> int:
     enable_fast_float32()
     checked_threads(options.threads)
     console, began = make_console(), time.perf_counter()
-    run, done = _run(options, console)
+    run = _run(options, console)
     console.print(f"The twin of a {ROBOT}, behind the wire protocol of the real one, knows nothing. It explores under the safety\n"
                   "supervisor, learns how it moves, and reaches by planning through what it learned; a network learns that from the\n"
                   f"planner and answers 500 times a second. Then somebody hangs {PAYLOAD_KG:g} kg on it.\nrun {run.path} "
                   "(stop with Ctrl-C, go on with the same command)", highlight=False)
     with run.locked(), sigterm_raises():
         try:
-            show = _live(options, console, run, done)
+            show = _live(options, console, run)
         except KeyboardInterrupt as stop:
             console.print(f"stopping: the arm brakes and is held; {_going_on(run)}", markup=False, highlight=False)
             return EXIT_CODE if isinstance(stop, Terminated) else 130
@@ -148,8 +148,8 @@ def arm_demo_command(options: Demo) -> int:
         return _report(show, time.perf_counter() - began)
 
 
-def _live(options: Demo, console: Console, run: ArmRun, done: int) -> _Show:
-    """Live the circle, from as many trials as are done, and go on where the arm was stopped while it learned.
+def _live(options: Demo, console: Console, run: ArmRun) -> _Show:
+    """Live the circle, after the trials that the run has kept, and go on where the arm was stopped while it learned.
 
     HardwareError where it was stopped later, or ATTEMPTS times.
     """
@@ -157,17 +157,15 @@ def _live(options: Demo, console: Console, run: ArmRun, done: int) -> _Show:
         try:
             with _twin() as (twin, address):
                 show = _Show(console, run, ArmSettings(ROBOT, address, patience=SHARED_PATIENCE), twin, options.threads, [])
-                _circle(show, done)
-            break
+                _circle(show)
+            return show
         except HardwareError as error:
             if attempt == ATTEMPTS or _distilled(run):
                 raise
-            done = _lived(run)
-            console.print(f"the arm stopped: {error}; going on after {done} trials", markup=False, highlight=False)
-    return show
+            console.print(f"the arm stopped: {error}; going on after {len(run.records())} trials", markup=False, highlight=False)
 
 
-def _circle(show: _Show, done: int) -> None:
+def _circle(show: _Show) -> None:
     """Live all phases."""
     console, config, settings = show.console, show.config, show.settings
     safety = bridge_config(ROBOT, settings.address, config).safety
@@ -175,7 +173,7 @@ def _circle(show: _Show, done: int) -> None:
     if not certificate.passed:
         raise HardwareError("the dry run refuses: " + "; ".join(certificate.reasons))
     console.print("dry run: passed, nothing was written to the arm yet")
-    reflex = _learn_and_distil(show, safety, done)
+    reflex = _learn_and_distil(show, safety)
     servo = at_servo_rate(safety, settings.arm())
     with show.bridge(servo, "network") as (client, log), show.phase(
             client, log, "network at 500 Hz", "The planner, distilled into a network, answers every measurement of the arm.") as judged:
@@ -194,11 +192,11 @@ def _circle(show: _Show, done: int) -> None:
             [], arm.learner.tensors())
 
 
-def _learn_and_distil(show: _Show, safety: SafetyConfig, done: int) -> Reflex:
+def _learn_and_distil(show: _Show, safety: SafetyConfig) -> Reflex:
     """Explore, learn, reach with the planner, and return it distilled; both are kept as runs."""
     console, trials = show.console, show.config.learning.trials
     with show.bridge(safety, "learning") as (client, log), contextlib.ExitStack() as shown:
-        display = shown.enter_context(ProgressDisplay(console, trials, [] if not done else show.run.load().records))
+        display = shown.enter_context(ProgressDisplay(console, trials, show.run.records()))
         keeper = Keeper(show.run, display)
         with reaching(show.run, client, keeper, show.threads) as arm:
             keeper.learner = arm.learner
@@ -237,33 +235,27 @@ def _going_on(run: ArmRun) -> str:
     return "the same command begins another" if _distilled(run) else "the same command goes on with it"
 
 
-def _lived(run: ArmRun) -> int:
-    """Return how many trials a run has kept."""
-    checkpoint = run.load()
-    return 0 if checkpoint is None else len(checkpoint.records)
-
-
 def _distilled(run: ArmRun) -> bool:
     return (run.path / "network").exists()
 
 
-def _run(options: Demo, console: Console) -> tuple[ArmRun, int]:
-    """Return the first demonstration's run that has no report yet, and how many trials it has lived."""
+def _run(options: Demo, console: Console) -> ArmRun:
+    """Return the first demonstration's run that has no report yet."""
     config = ArmReachingConfig(seed=options.seed)
     wanted = ArmRunConfig(ROBOT, safety=bridge_config(ROBOT, "", config).safety.fingerprint(), reaching=config)
     for number in range(1, 10_000):
         path = options.runs / (f"arm-demo-{number}" if number > 1 else "arm-demo")
         if not (path / "config.json").exists():
-            return ArmRun.create(path, wanted), 0
+            return ArmRun.create(path, wanted)
         try:
             run = ArmRun.open(path)
-            done = _lived(run)
+            run.load()  # what is damaged is left alone, too
         except (StoreError, VersionError) as error:
             console.print(f"leaving {path} alone: {error}", markup=False, highlight=False)
             continue
         if run.config == wanted and not run.report_path.exists() and not _distilled(run):
             console.print(f"going on with {path}")
-            return run, done
+            return run
     raise StoreError(f"{options.runs}: holds ten thousand demonstrations; take another folder with --runs DIR")
 
 

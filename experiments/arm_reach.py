@@ -90,10 +90,8 @@ def _reach(console: Console, run: ArmRun, settings: ArmSettings, policy: Reachin
     enable_fast_float32()
     log = run.path / "logs" / f"{run.path.name}-{len(list(run.path.glob('logs/*.mcap')))}.mcap"
     config = settings.bridge(settings.careful(policy.safety()), f"{settings.robot}-reach", "learning", "exploration", str(log))
-    checkpoint = run.load()
-    done = checkpoint.records if checkpoint is not None else []
     trials = run.config.reaching.learning.trials
-    with ProgressDisplay(console, trials, done) as display, BridgeProcess(config) as bridge:
+    with ProgressDisplay(console, trials, run.records()) as display, BridgeProcess(config) as bridge:
         keeper = Keeper(run, display)
         with reaching(run, bridge.client, keeper, threads) as arm:
             keeper.learner = arm.learner

@@ -118,6 +118,11 @@ class RunDirectory:
             if old.name != name:
                 old.unlink(missing_ok=True)
 
+    def records(self) -> list[TrialRecord]:
+        """Return the trials that the newest checkpoint kept, none before the first; StoreError if it is damaged."""
+        checkpoint = self.load()
+        return [] if checkpoint is None else checkpoint.records
+
     def load(self) -> Checkpoint | None:
         """Return the newest checkpoint, or None before the first; StoreError if it is damaged."""
         file = self.path / "checkpoints" / "latest.json"

@@ -150,8 +150,8 @@ def test_an_unknown_demonstration_is_refused_with_the_known_ones(capsys, tmp_pat
 def pick(runs: Path, seed: int = 0) -> tuple[str, int, str]:
     """Return the name of the run that the demonstration takes, its finished trials, and what was said."""
     said = StringIO()
-    run, done = _run(Demo(seed=seed, runs=runs), Console(file=said, width=500))
-    return run.path.name, done, said.getvalue()
+    run = _run(Demo(seed=seed, runs=runs), Console(file=said, width=500))
+    return run.path.name, len(run.records()), said.getvalue()
 
 
 def keep(run: ArmRun, trials: int) -> None:
@@ -171,12 +171,12 @@ def test_the_demonstration_goes_on_with_its_own_unfinished_run(tmp_path):
 @pytest.mark.parametrize(("stops", "taught", "lives"),
                          [(0, False, True), (ATTEMPTS - 1, False, True), (ATTEMPTS, False, False), (1, True, False)])
 def test_the_demonstration_goes_on_by_itself_where_the_arm_stops_while_it_learns(monkeypatch, tmp_path, stops, taught, lives):
-    run, _ = _run(Demo(runs=tmp_path), Console(file=StringIO()))
+    run = _run(Demo(runs=tmp_path), Console(file=StringIO()))
     begun, said = [], StringIO()
 
-    def circle(show: object, done: int) -> None:
-        begun.append(done)
-        keep(run, done + 2)
+    def circle(show: object) -> None:
+        begun.append(len(run.records()))
+        keep(run, begun[-1] + 2)
         if len(begun) <= stops:
             if taught:
                 (run.path / "network").mkdir()
@@ -185,7 +185,7 @@ def test_the_demonstration_goes_on_by_itself_where_the_arm_stops_while_it_learns
     monkeypatch.setattr(arm_demo, "_twin", lambda: contextlib.nullcontext((None, "127.0.0.2")))
     monkeypatch.setattr(arm_demo, "_circle", circle)
     with contextlib.nullcontext() if lives else pytest.raises(HardwareError, match="401 ms"):
-        _live(Demo(runs=tmp_path), Console(file=said, width=500), run, 0)
+        _live(Demo(runs=tmp_path), Console(file=said, width=500), run)
     goes_on = 0 if taught else min(stops, ATTEMPTS - 1)
     assert begun == [2 * attempt for attempt in range(goes_on + 1)], "each attempt goes on after what the last one kept"
     assert said.getvalue().count("401 ms; going on after") == goes_on
